@@ -45,6 +45,11 @@ fn accepted_packets_are_sequenced_without_a_gap() {
 }
 
 #[test]
+fn payloads_become_records_that_are_accepted() {
+    replay("payloads", fuzz::payloads::run);
+}
+
+#[test]
 fn recordings_are_refused_or_replayed_to_the_end() {
     replay("recording", fuzz::recording::run);
 }

@@ -10,6 +10,7 @@ pub mod control;
 pub mod deflate;
 pub mod handshake;
 pub mod packets;
+pub mod payloads;
 pub mod recording;
 pub mod session;
 pub mod shard;

@@ -96,7 +96,7 @@ fn play(mut replay: Box<dyn Source>) {
 }
 
 /// Checks that the records are whole and of instruments defined before; returns their number.
-fn check(batch: &[u8], defined: &mut HashMap<u32, Instrument>) -> u64 {
+pub(super) fn check(batch: &[u8], defined: &mut HashMap<u32, Instrument>) -> u64 {
     let (mut count, mut bytes) = (0, 0);
     for (header, record) in records(batch) {
         if RecordKind::from_wire(header.kind) == Some(RecordKind::Definition) {

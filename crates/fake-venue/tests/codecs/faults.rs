@@ -132,61 +132,38 @@ fn is_silent(event: &Event, class: Class) -> bool {
     matches!(event, Event::Silent { stream, .. } if stream.channel == channel)
 }
 
-fn all(kind: VenueKind) {
+/// The faults that a venue can have, each in a class of its messages.
+fn possible(kind: VenueKind) -> Vec<(Fault, Class)> {
     let pairs = Fault::ALL.into_iter().flat_map(|fault| Class::ALL.map(|class| (fault, class)));
     // Coinbase and Kraken have best prices and statistics in one channel.
     let is_one = |class| matches!(kind, VenueKind::Coinbase | VenueKind::Kraken) && class == Class::Quote;
     let possible = pairs.filter(|(fault, class)| fault.can_happen(kind, *class) && !is_one(*class)).collect::<Vec<_>>();
     assert!(possible.len() >= 10, "{kind}: {possible:?}");
-    // Most of a scenario is waiting.
+    possible
+}
+
+/// Most of a scenario is waiting, so those of several venues are at once.
+fn recover_from_every_fault(kinds: [VenueKind; 3]) {
     std::thread::scope(|scope| {
-        for (fault, class) in possible {
-            scope.spawn(move || scenario(kind, fault, class));
+        for kind in kinds {
+            for (fault, class) in possible(kind) {
+                scope.spawn(move || scenario(kind, fault, class));
+            }
         }
     });
 }
 
 #[test]
 fn binance_recovers_from_every_fault() {
-    all(VenueKind::Binance);
+    recover_from_every_fault([VenueKind::Binance, VenueKind::BinanceUsdM, VenueKind::BinanceCoinM]);
 }
 
 #[test]
-fn binance_usdm_recovers_from_every_fault() {
-    all(VenueKind::BinanceUsdM);
-}
-
-#[test]
-fn binance_coinm_recovers_from_every_fault() {
-    all(VenueKind::BinanceCoinM);
-}
-
-#[test]
-fn coinbase_recovers_from_every_fault() {
-    all(VenueKind::Coinbase);
-}
-
-#[test]
-fn kraken_recovers_from_every_fault() {
-    all(VenueKind::Kraken);
+fn coinbase_kraken_and_okx_recover_from_every_fault() {
+    recover_from_every_fault([VenueKind::Coinbase, VenueKind::Kraken, VenueKind::Okx]);
 }
 
 #[test]
 fn bybit_recovers_from_every_fault() {
-    all(VenueKind::Bybit);
-}
-
-#[test]
-fn bybit_linear_recovers_from_every_fault() {
-    all(VenueKind::BybitLinear);
-}
-
-#[test]
-fn bybit_inverse_recovers_from_every_fault() {
-    all(VenueKind::BybitInverse);
-}
-
-#[test]
-fn okx_recovers_from_every_fault() {
-    all(VenueKind::Okx);
+    recover_from_every_fault([VenueKind::Bybit, VenueKind::BybitLinear, VenueKind::BybitInverse]);
 }
