@@ -24,7 +24,7 @@ use crate::sequencer::{SourceEnd, SourceId};
 const CALL_INTERVAL: Duration = Duration::from_millis(250);
 /// How soon a feed that waits for the rings checks them again.
 const ROOM_INTERVAL: Duration = Duration::from_micros(100);
-/// Least time between two lines in the log about losses.
+/// Least time between two lines in the log about losses, and between two about records that were left out.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 const BACKOFF: BackoffSettings = BackoffSettings {
@@ -74,7 +74,22 @@ struct Supervisor<'a> {
     /// Since then.
     report: Report,
     published: Option<Instant>,
-    losses_logged: Option<Instant>,
+    losses_logged: LogTimer,
+    refusals_logged: LogTimer,
+}
+
+/// Lets a line into the log once a minute at most.
+#[derive(Default)]
+struct LogTimer(Option<Instant>);
+
+impl LogTimer {
+    fn is_due(&mut self) -> bool {
+        let is_due = self.0.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL);
+        if is_due {
+            self.0 = Some(Instant::now());
+        }
+        is_due
+    }
 }
 
 /// Opens the source, once more.
@@ -99,7 +114,8 @@ impl<'a> Supervisor<'a> {
             report_before: Report::default(),
             report: Report::default(),
             published: None,
-            losses_logged: None,
+            losses_logged: LogTimer::default(),
+            refusals_logged: LogTimer::default(),
         }
     }
 
@@ -180,21 +196,25 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    fn log_refused(&self, outcome: &BatchOutcome) {
+    fn log_refused(&mut self, outcome: &BatchOutcome) {
         let (source, name) = (self.source, self.sources.name(self.source));
         for error in outcome.definitions.iter().filter_map(|definition| definition.as_ref().err()) {
             tracing::warn!("feed {source} ({name}): an instrument was refused: {error}");
         }
-        if let Some(symbol) = &outcome.faults.refused_book {
+        let faults = &outcome.faults;
+        if (faults.refused_book.is_none() && faults.withdrawn.is_none()) || !self.refusals_logged.is_due() {
+            return;
+        }
+        if let Some(symbol) = &faults.refused_book {
             tracing::warn!("feed {source} ({name}): the book of {symbol} has reached book_levels_max");
         }
-        if let Some(instrument) = outcome.faults.withdrawn {
+        if let Some(instrument) = faults.withdrawn {
             tracing::warn!("feed {source} ({name}): records of its instrument {instrument} were left out: not defined");
         }
     }
 
     fn take_gap(&mut self, gap: &SourceGap) {
-        if self.is_log_due() {
+        if self.losses_logged.is_due() {
             tracing::warn!("feed {} ({}): {gap}", self.source, self.sources.name(self.source));
         }
         self.sequencer.note_loss(self.source, &gap.instruments);
@@ -263,20 +283,11 @@ impl<'a> Supervisor<'a> {
             status.lag = lag;
             status.set_streams(streams);
         });
-        if self.report.losses() != losses_before && self.is_log_due() {
+        if self.report.losses() != losses_before && self.losses_logged.is_due() {
             let losses = whole.losses().map(|(cause, count)| format!("{cause} {count}")).join(", ");
             let name = self.sources.name(self.source);
             tracing::warn!("feed {} ({name}) could not take all of its input: {losses}", self.source);
         }
-    }
-
-    /// True once a minute at most.
-    fn is_log_due(&mut self) -> bool {
-        let is_due = self.losses_logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL);
-        if is_due {
-            self.losses_logged = Some(Instant::now());
-        }
-        is_due
     }
 }
 

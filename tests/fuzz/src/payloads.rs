@@ -1,6 +1,5 @@
-//! Payloads of brokers: whatever a message says, the records that are made of it are whole, of instruments that were defined
-//! before, and accepted by the sequencer; and every message either becomes records, is one of several that say nothing, or
-//! is counted.
+//! Payloads of brokers: whatever a message says, the records that are made of it are whole, of instruments that were
+//! defined before, and accepted by the sequencer, and they are those that are counted.
 //!
 //! Input: a byte for the form of payloads and one for symbols, then messages: the lengths of address and key in a byte
 //! each, that of the payload in two, and the three texts.
