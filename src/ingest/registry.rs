@@ -107,7 +107,7 @@ impl Spec {
             return Ok(Self { text: text.to_owned(), opener: None });
         }
         let scheme = SCHEMES.iter().find(|scheme| scheme.name == name);
-        let scheme = scheme.ok_or_else(|| rejected(format!("unknown feed {name:?}: expected {}", forms())))?;
+        let scheme = scheme.ok_or_else(|| rejected(format!("unknown feed {name:?}: expected {}", names())))?;
         let opener = (scheme.parse)(rest).map_err(rejected)?;
         Ok(Self { text: text.to_owned(), opener: Some(opener) })
     }
@@ -157,10 +157,10 @@ pub fn help() -> String {
     )
 }
 
-/// The form of each argument, for errors.
-fn forms() -> String {
-    let forms: Vec<_> = SCHEMES.iter().map(|scheme| scheme.form).collect();
-    format!("{} or {NONE}", forms.join(", "))
+/// What an argument begins with, for errors.
+fn names() -> String {
+    let names: Vec<_> = SCHEMES.iter().map(|scheme| scheme.name).collect();
+    format!("{} or {NONE}, in the form that `tickcast --help` shows", names.join(", "))
 }
 
 #[cfg(test)]
@@ -172,9 +172,9 @@ mod tests {
         for (text, name) in [("simm:rate=5", "simm"), ("", ""), ("none:1", "none"), ("Sim", "Sim")] {
             let error = Spec::parse(text).expect_err("no such scheme");
             assert_eq!(error.spec, text);
-            let expected = SCHEMES.iter().all(|scheme| error.problem.contains(scheme.form));
+            let expected = SCHEMES.iter().all(|scheme| error.problem.contains(scheme.name));
             assert!(expected && error.problem.starts_with(&format!("unknown feed {name:?}")), "{}", error.problem);
-            assert!(error.problem.ends_with("or none"), "{}", error.problem);
+            assert!(error.problem.contains(" or none, in the form that"), "{}", error.problem);
         }
     }
 
