@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 use tickcast_test_support::server::Server;
@@ -98,6 +99,13 @@ pub fn sources(server: &Server) -> Vec<Value> {
     let request = format!("GET /v1/operator HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {OPERATOR}\r\n\r\n");
     let view = http::send_request(server.address, request.as_bytes()).json();
     view["sources"].as_array().expect("a list").clone()
+}
+
+/// Does something while the server does not run.
+pub fn while_stopped(server: &Server, act: impl FnOnce()) {
+    server.program.signal(Signal::STOP);
+    act();
+    server.program.signal(Signal::CONT);
 }
 
 /// Asks until a source is as expected.

@@ -7,7 +7,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tickcast_protocol::record::read_raw;
 
-use crate::broker::{Broker, installed, serve, sources, wait_for_problem, wait_for_source, wait_until_open};
+use crate::broker::{
+    Broker, installed, serve, sources, wait_for_problem, wait_for_source, wait_until_open, while_stopped,
+};
 use crate::certificates;
 use crate::nats_client::NatsClient;
 use crate::oracle::{Oracle, first_trade, trade, trade_packet};
@@ -178,6 +180,23 @@ fn stream_without_a_durable_consumer_goes_on_while_the_server_runs() {
     broker.start();
     publish_all(broker.address(), "prices.A", 101..=200, |_| {});
     oracle.expect(101..=200);
+    assert_eq!(oracle.gaps(), 0);
+}
+
+#[test]
+fn new_messages_are_those_since_the_start_also_if_the_first_connection_is_lost_before_one_comes() {
+    let Some(mut broker) = started("") else { return };
+    client(&broker).make_stream("PRICES", &["prices.>"]);
+    publish_all(broker.address(), "prices.A", 1..=1, |_| {});
+    let server = serve(&[&format!("nats://127.0.0.1:{}?stream=PRICES&codec=json&from=new", broker.port)]);
+    wait_until_open(&server, 0);
+    let mut oracle = Oracle::new(&server, "A");
+    while_stopped(&server, || {
+        broker.kill();
+        broker.start();
+        publish_all(broker.address(), "prices.A", 2..=10, |_| {});
+    });
+    oracle.expect(2..=10);
     assert_eq!(oracle.gaps(), 0);
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tickcast_protocol::record::read_raw;
 
-use crate::broker::{Broker, installed, serve, sources, wait_for_problem, wait_for_source, wait_until_open};
+use crate::broker::{
+    Broker, installed, serve, sources, wait_for_problem, wait_for_source, wait_until_open, while_stopped,
+};
 use crate::certificates;
 use crate::oracle::{Oracle, first_trade, trade, trade_packet};
 
@@ -171,6 +173,23 @@ fn stream_without_a_group_goes_on_while_the_server_runs() {
     add_all(broker.address(), "prices", 101..=200);
     oracle.expect(101..=200);
     assert_eq!((oracle.missing, oracle.gaps()), (0, 0));
+}
+
+#[test]
+fn new_entries_are_those_since_the_start_also_if_the_first_connection_is_lost_before_one_comes() {
+    let Some(mut broker) = started(&[]) else { return };
+    add_all(broker.address(), "prices", 1..=1);
+    let feed = format!("redis://127.0.0.1:{}?stream=prices&from=new", broker.port);
+    let server = serve(&[&feed]);
+    wait_until_open(&server, 0);
+    let mut oracle = Oracle::new(&server, "A");
+    while_stopped(&server, || {
+        broker.kill();
+        broker.start();
+        add_all(broker.address(), "prices", 2..=10);
+    });
+    oracle.expect(2..=10);
+    assert_eq!(oracle.gaps(), 0);
 }
 
 #[test]

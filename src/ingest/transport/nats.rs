@@ -405,11 +405,16 @@ async fn consume(
     nats: &Nats,
     client: &Client,
     name: &str,
-    positions: &Positions,
+    positions: &mut Positions,
 ) -> Result<(Pin<Box<pull::Stream>>, PullState), SourceError> {
     let mut context = jetstream::new(client.clone());
     context.set_timeout(ANSWER_TIMEOUT);
     let stream = context.get_stream(name).await.map_err(|error| stream_error(name, &error))?;
+    if nats.durable.is_none() && nats.from == From::New && positions.of(name).is_none() {
+        // A link that is lost before its first message has a place as well.
+        let last = stream.cached_info().state.last_sequence;
+        positions.advance(&name.into(), Position { offset: last.into(), time_ns: 0 });
+    }
     let config = config(nats, &stream, positions);
     let failed = |error: &dyn Error| SourceError::retry(format!("consumer of stream {name}: {}", with_causes(error)));
     let mut consumer: Consumer<pull::Config> = match &nats.durable {

@@ -123,6 +123,8 @@ fn place(
     let is_from_all = of.is_from_all || is_anew;
     let Some((group, _)) = &of.group else {
         let start = known.unwrap_or(if is_from_all { 0 } else { now.last });
+        // A link that is lost before its first entry has a place as well.
+        positions.advance(&key.into(), Position { offset: start, time_ns: 0 });
         return Ok(Place { begin: id_of(start), reach: Reach::begin(start, None, known.is_none(), &now), is_anew });
     };
     let begin = if known.is_some() || is_from_all { "0" } else { "$" };
