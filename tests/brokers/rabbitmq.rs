@@ -345,12 +345,12 @@ fn stream_that_was_made_anew_or_trimmed_meanwhile_is_read_behind_a_gap() {
     let Some(pem) = &rabbit.certificates else { return };
     let Some(mut proxy) = certificates::proxy(pem, rabbit.port()) else { return };
     let client = rabbit.client();
-    for stream in ["shorter", "longer", "same"] {
+    for stream in ["shorter", "longer", "same", "quiet"] {
         client.make_queue(stream, "stream");
     }
     client.make_stream_of("trimmed", 2_000, 1_000);
     let authority = pem.authority.display();
-    let feeds = ["shorter", "longer", "trimmed", "same"]
+    let feeds = ["shorter", "longer", "trimmed", "same", "quiet"]
         .map(|name| format!("rabbitmq://127.0.0.1:{}?stream={name}&ca_file={authority}", proxy.port));
     let server = serve(&feeds.each_ref().map(String::as_str));
     let begin =
@@ -360,9 +360,10 @@ fn stream_that_was_made_anew_or_trimmed_meanwhile_is_read_behind_a_gap() {
     shorter.expect(next..=next + 4);
     let ((mut longer, after), (mut trimmed, first)) = (begin(1, "longer"), begin(2, "trimmed"));
     let (mut same, place) = begin(3, "same");
+    wait_until_open(&server, 4);
     // Nothing tells the source what happens while it is away.
     proxy.kill();
-    (0..4).for_each(|nth| drop(wait_for_source(&server, nth, |source| source["state"] == "retrying")));
+    (0..5).for_each(|nth| drop(wait_for_source(&server, nth, |source| source["state"] == "retrying")));
     for stream in ["shorter", "longer"] {
         client.delete_queue(stream);
         client.make_queue(stream, "stream");
@@ -380,6 +381,8 @@ fn stream_that_was_made_anew_or_trimmed_meanwhile_is_read_behind_a_gap() {
     trimmed.until(first + 199);
     assert_eq!((shorter.missing, longer.missing, same.gaps()), (1, 1, 0));
     assert!((1..200).contains(&trimmed.missing), "{} of 200 are missing", trimmed.missing);
+    // Of a stream without a message before, it is not known what came meanwhile.
+    wait_for_source(&server, 4, |source| source["gaps"] == 1);
     let missing = trimmed.missing;
     // Some offsets in a stream are those of the broker's own notes.
     wait_for_source(&server, 2, |source| source["lost"]["messages_lost"].as_u64().is_some_and(|lost| lost >= missing));

@@ -29,6 +29,8 @@ struct Known {
     hasher: RandomState,
     /// The last message of each stream that every ring has.
     last: HashMap<Arc<str>, Last>,
+    /// Streams that were opened at their new messages.
+    opened: HashSet<String>,
 }
 
 /// The last message of a stream that every ring has.
@@ -81,6 +83,11 @@ impl Memory {
     /// The last message of a stream.
     pub fn last(&self, stream: &str) -> Option<Last> {
         self.lock().last.get(stream).copied()
+    }
+
+    /// A stream is opened at its new messages. False if it was before: then those in between are lost.
+    pub fn open_at_new(&self, stream: &str) -> bool {
+        self.lock().opened.insert(stream.to_owned())
     }
 
     /// A stream is read from its beginning.

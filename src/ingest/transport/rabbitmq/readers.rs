@@ -175,7 +175,10 @@ fn open_stream(
             From::All => AMQPValue::LongString("first".into()),
             From::Offset(offset) => AMQPValue::LongLongInt(offset.cast_signed()),
         };
-        return open(offset, 0);
+        let mut reader = open(offset, 0)?;
+        // AMQP does not tell the place of a stream before its first message.
+        reader.lost = u64::from(from == From::New && !memory.open_at_new(name));
+        return Ok(reader);
     };
     let mut reader = open(AMQPValue::LongLongInt(last.offset.cast_signed()), 0)?;
     if await_last(executor, &mut reader, last, memory)? {
