@@ -91,7 +91,9 @@ impl Drop for Broker {
 /// The program with these feeds.
 pub fn serve(feeds: &[&str]) -> Server {
     let feeds = feeds.iter().flat_map(|feed| ["--feed", *feed]);
-    Server::start(&[&["--operator-token", OPERATOR][..], &feeds.collect::<Vec<_>>()].concat())
+    // A test does not read while it waits for a broker to start.
+    let settings = ["--operator-token", OPERATOR, "--ping-timeout-ms", "300000"];
+    Server::start(&[&settings[..], &feeds.collect::<Vec<_>>()].concat())
 }
 
 /// The sources in the operator's view.

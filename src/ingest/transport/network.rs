@@ -62,11 +62,16 @@ struct Link {
     address: Address,
     texts: Sender<String>,
     task: AbortHandle,
+    is_open: bool,
+    /// The connection closes by itself, with a close frame.
+    is_let_go: bool,
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.task.abort();
+        if !self.is_let_go {
+            self.task.abort();
+        }
     }
 }
 
@@ -93,7 +98,7 @@ impl Network {
         let address = target.address.clone();
         let connection = websocket::run(link, target, self.connector.clone(), texts_out, self.intake.clone());
         let task = self.executor.spawn(connection);
-        self.links.insert(link, Link { address, texts, task });
+        self.links.insert(link, Link { address, texts, task, is_open: false, is_let_go: false });
     }
 
     /// Sends a text. False if there is no such connection, or it takes no more.
@@ -101,9 +106,11 @@ impl Network {
         self.links.get(&link).is_some_and(|link| link.texts.try_send(text).is_ok())
     }
 
-    /// Closes a connection, of which nothing is told any more.
+    /// Closes a connection, of which nothing is told any more. One that is open says so to the server.
     pub fn close(&mut self, link: LinkId) {
-        self.links.remove(&link);
+        if let Some(mut link) = self.links.remove(&link) {
+            link.is_let_go = link.is_open;
+        }
     }
 
     /// When the server permits the next HTTP request, ns.
@@ -159,11 +166,12 @@ impl Network {
             Happened::Failed(link, failure) => return Some(NetworkEvent::Closed(link, failure)),
             Happened::OnLink(link, event) => (link, event),
         };
-        if !self.links.contains_key(&link) {
-            return None;
-        }
+        let kept = self.links.get_mut(&link)?;
         Some(match event {
-            LinkEvent::Opened => NetworkEvent::Opened(link),
+            LinkEvent::Opened => {
+                kept.is_open = true;
+                NetworkEvent::Opened(link)
+            }
             LinkEvent::Message(bytes) => NetworkEvent::Message(link, Vec::from(bytes)),
             LinkEvent::Closed(failure) => {
                 self.links.remove(&link);
@@ -199,4 +207,43 @@ enum Happened {
     OnLink(LinkId, LinkEvent),
     Failed(LinkId, Failure),
     Answered(Answer),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use tungstenite::Message;
+
+    use super::super::websocket::SCHEMES;
+    use super::*;
+    use crate::clock::now_ns;
+    use crate::tls::Roots;
+
+    #[test]
+    fn connection_that_the_source_closes_ends_with_a_close_frame() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("ws://{}", listener.local_addr().expect("an address"));
+        let server = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a connection");
+            let mut socket = tungstenite::accept(stream).expect("an upgrade");
+            socket.send(Message::text("{}")).expect("it is open");
+            socket.read().expect("a whole message")
+        });
+        let limit = RequestLimit { burst: 10, interval_ns: 1 };
+        let address = Address::parse(&url, SCHEMES).expect("an address");
+        let connector = Connector::new(&Roots::System).expect("roots");
+        let mut network = Network::new(&Stop::default(), connector, (address.clone(), limit)).expect("a runtime");
+        network.open(LinkId(1), Target { address, connects: limit, messages: limit });
+        let deadline_ns = now_ns() + tickcast_test_support::DEADLINE.as_nanos() as u64;
+        while !matches!(network.next(deadline_ns), Some(NetworkEvent::Message(..))) {
+            assert!(now_ns() < deadline_ns, "no message comes");
+        }
+        network.close(LinkId(1));
+        while !server.is_finished() {
+            assert!(now_ns() < deadline_ns, "the server is not told");
+            assert!(network.next(now_ns() + 10_000_000).is_none(), "nothing is told of it any more");
+        }
+        assert!(matches!(server.join().expect("no panic"), Message::Close(_)));
+    }
 }

@@ -46,6 +46,8 @@ pub const INTAKE_MESSAGES_MAX: usize = 4096;
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest wait for a text to be taken by the server's side.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the close frame of a connection that is not wanted any more.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A ping is sent when nothing has come for so long.
 const PING_AFTER: Duration = Duration::from_secs(15);
 /// The server has gone when nothing has come for so long.
@@ -129,7 +131,11 @@ async fn connect_and_pass(
                 }
             }
             text = paced(&mut texts, &pace) => {
-                let Some(text) = text else { return Err(Failure::at(address, "the source has closed the connection")) };
+                let Some(text) = text else {
+                    // A server that does not take it learns of the end by the end of the connection.
+                    let _ = timeout(CLOSE_TIMEOUT, socket.close(None)).await;
+                    return Err(Failure::at(address, "the source has closed the connection"));
+                };
                 pace.note();
                 send(&mut socket, Message::text(text), address).await?;
             }

@@ -2,6 +2,7 @@
 //! Other records are skipped and counted. The time of a record is when Databento received it.
 
 mod books;
+mod frames;
 mod translate;
 
 use std::fs::File;
@@ -14,6 +15,7 @@ use dbn::{
     SymbolMappingMsg, TradeMsg, VersionUpgradePolicy,
 };
 
+use self::frames::Frames;
 use self::translate::Translator;
 use super::recording::OpenError;
 use super::track::{Output, Track};
@@ -28,7 +30,7 @@ const VERSIONS: std::ops::RangeInclusive<u8> = 1..=3;
 /// Malformed records of a file that are logged one by one.
 const LOGGED_MAX: u64 = 10;
 
-type Decoder = dbn::decode::DbnDecoder<Box<dyn BufRead + Send>>;
+type Decoder = dbn::decode::DbnDecoder<Frames<Box<dyn BufRead + Send>>>;
 
 /// One file.
 pub struct DbnTrack {
@@ -133,7 +135,7 @@ fn decoder_of(name: &str, file: &Arc<File>) -> Result<Decoder, OpenError> {
         Some([version, ..]) => return Err(refused(format!("is of DBN version {version}: expected 1 to 3"))),
         _ => return Err(refused("is cut short".to_owned())),
     }
-    Decoder::with_upgrade_policy(inflated(file), VersionUpgradePolicy::UpgradeToV3)
+    Decoder::with_upgrade_policy(Frames::new(inflated(file)), VersionUpgradePolicy::UpgradeToV3)
         .map_err(|error| refused(format!("its metadata cannot be read: {error}")))
 }
 
