@@ -103,6 +103,16 @@ pub fn sources(server: &Server) -> Vec<Value> {
     view["sources"].as_array().expect("a list").clone()
 }
 
+/// Ends the server: it has shown this secret in none of its views, and not in its log.
+#[track_caller]
+pub fn assert_never_shown(server: Server, secret: &str) {
+    for path in ["/readyz", "/metrics"] {
+        assert!(!server.get(path).text().contains(secret), "{path} shows the secret");
+    }
+    let exit = server.stop(Signal::TERM);
+    assert!(!exit.stderr.contains(secret) && !exit.stdout.contains(secret), "{exit:?}");
+}
+
 /// Does something while the server does not run.
 pub fn while_stopped(server: &Server, act: impl FnOnce()) {
     server.program.signal(Signal::STOP);

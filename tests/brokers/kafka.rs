@@ -10,7 +10,9 @@ use rustix::process::Signal;
 use tickcast_protocol::record::{Trade, read_raw};
 use tickcast_test_support::DEADLINE;
 
-use crate::broker::{Broker, installed, serve, sources, wait_for_problem, wait_for_source, wait_until_open};
+use crate::broker::{
+    Broker, assert_never_shown, installed, serve, sources, wait_for_problem, wait_for_source, wait_until_open,
+};
 use crate::certificates;
 use crate::kafka_client::{Publisher, cluster, config, publish_all, wait_until_committed};
 use crate::oracle::{Oracle, first_trade, trade, trade_packet};
@@ -398,11 +400,7 @@ fn wrong_password_fails_with_a_cure_and_is_shown_nowhere() {
         wait_for_problem(&server, nth, "failed", "the broker refuses the credentials");
         wait_for_problem(&server, nth, "failed", "correct user=, password_file= and mechanism=");
     }
-    for path in ["/readyz", "/metrics"] {
-        assert!(!server.get(path).text().contains("horse"));
-    }
-    let exit = server.stop(Signal::TERM);
-    assert!(!exit.stderr.contains("horse") && !exit.stdout.contains("horse"), "{exit:?}");
+    assert_never_shown(server, "horse");
 }
 
 #[test]

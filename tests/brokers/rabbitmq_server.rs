@@ -26,7 +26,7 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The password of the user `acme`, who may read the queues whose names begin with `allowed`.
 pub const PASSWORD: &str = "correct-horse-battery";
-/// A vhost of which nobody has permissions.
+/// A vhost without a user who has permissions.
 pub const CLOSED_VHOST: &str = "closed";
 
 /// A server that is alone on its Erlang node, which tests may share.

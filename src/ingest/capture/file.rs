@@ -85,7 +85,7 @@ impl CaptureFile {
             return;
         }
         if let Err(error) = self.append() {
-            // What stays is torn, and is told as such by whoever reads it.
+            // If this fails as well, the end is torn, and a reader says so.
             let _ = self.file.set_len(self.length);
             self.error = Some(error);
         }

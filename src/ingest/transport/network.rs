@@ -106,7 +106,7 @@ impl Network {
         self.links.get(&link).is_some_and(|link| link.texts.try_send(text).is_ok())
     }
 
-    /// Closes a connection, of which nothing is told any more. One that is open says so to the server.
+    /// Closes a connection, which has no events any more; with a close frame, if it is open.
     pub fn close(&mut self, link: LinkId) {
         if let Some(mut link) = self.links.remove(&link) {
             link.is_let_go = link.is_open;
@@ -241,8 +241,8 @@ mod tests {
         }
         network.close(LinkId(1));
         while !server.is_finished() {
-            assert!(now_ns() < deadline_ns, "the server is not told");
-            assert!(network.next(now_ns() + 10_000_000).is_none(), "nothing is told of it any more");
+            assert!(now_ns() < deadline_ns, "the server gets no close frame");
+            assert!(network.next(now_ns() + 10_000_000).is_none(), "it has no events any more");
         }
         assert!(matches!(server.join().expect("no panic"), Message::Close(_)));
     }

@@ -89,7 +89,7 @@ impl Driver {
         driver
     }
 
-    /// Has an observer told of all messages.
+    /// Has an observer see all messages.
     pub fn observe(&mut self, observer: Box<dyn Observer>) {
         self.outlet.observer = Some(observer);
     }

@@ -13,7 +13,7 @@
 //! * [`params`]: the `--feed` argument. `opener`: the schemes.
 //! * [`driver`]: everything that is decided, as a state machine without I/O and clock.
 //! * `lane`, `line`: its parts. `context`: what they share.
-//! * [`source`]: the source, which waits for the network. [`observer`]: what is told of messages before they are read.
+//! * [`source`]: the source, which waits for the network. [`observer`]: sees messages before they are read.
 
 mod context;
 pub mod driver;

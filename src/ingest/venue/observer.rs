@@ -1,10 +1,10 @@
-//! What is told of the messages of a venue before a codec reads them.
+//! The interface of what sees the messages of a venue before a codec reads them.
 
 use std::fmt::Debug;
 
 pub use super::line::LineId;
 
-/// Is told of all messages, by line. A line whose instruments have another one already stands by until it takes over; what
+/// Sees all messages, by line. A line whose instruments have another one already stands by until it takes over; what
 /// it receives until then is of use only if it does.
 pub trait Observer: Debug + Send {
     /// A message has come.

@@ -30,7 +30,7 @@ pub struct VenueSource {
 
 impl VenueSource {
     /// Connects, and waits until the first instruments are subscribed. `has_run` says that the symbols were in the
-    /// venue's list before; the observer is told of all messages.
+    /// venue's list before; the observer sees all messages.
     ///
     /// # Errors
     /// The venue cannot be reached, does not serve this machine, or does not list a symbol.
