@@ -4,7 +4,7 @@
 //! everything but the last append can be read, and after an error of the file the rest of its append is cut off.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// Lines beyond this are appended at once.
@@ -33,27 +33,24 @@ pub(super) struct CaptureFile {
 }
 
 impl CaptureFile {
-    /// Opens the file. One that exists is continued with `append`, and refused without. Returns as well how many bytes of a
-    /// torn end were cut off.
+    /// Opens the file. One that has something is continued with `append`, and refused without. Returns as well how many
+    /// bytes of a torn end were cut off.
     ///
     /// # Errors
     /// What is wrong with it, and what to do.
     pub(super) fn open(path: &Path, append: bool) -> Result<(Self, u64), String> {
         let name = path.display();
         let encoding = encoding_of(path)?;
-        let mut options = OpenOptions::new();
-        options.read(true).write(true);
-        let opened =
-            if append { options.create(true).truncate(false).open(path) } else { options.create_new(true).open(path) };
-        let mut file = opened.map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => format!("{name} exists: give another --out, or --append to continue it"),
-            _ => format!("{name}: {error}"),
-        })?;
+        let failed = |error: io::Error| format!("{name}: {error}");
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let mut file = opened.map_err(failed)?;
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             return Err(format!("{name} is being recorded by another process"));
         }
-        let failed = |error: io::Error| format!("{name}: {error}");
         let found = file.metadata().map_err(failed)?.len();
+        if found > 0 && !append {
+            return Err(format!("{name} exists: give another --out, or --append to continue it"));
+        }
         let length = match encoding {
             Encoding::Plain => whole_lines(&mut file, found),
             Encoding::Zstd => whole_frames(&mut file),
@@ -103,9 +100,9 @@ impl CaptureFile {
         self.error.is_some()
     }
 
-    /// True if it has no line.
-    pub(super) fn is_empty(&self) -> bool {
-        self.length == 0
+    /// True for a regular file without a line: as if nothing had been begun.
+    pub(super) fn is_void(&self) -> bool {
+        self.file.metadata().is_ok_and(|found| found.is_file() && found.len() == 0)
     }
 
     fn append(&mut self) -> io::Result<()> {
@@ -211,7 +208,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         for name in ["plain", "packed.zst"] {
             let path = folder.path().join(name);
-            let (mut file, torn) = CaptureFile::open(&path, false).expect("a new file");
+            // As a run that was killed before its first message leaves it.
+            std::fs::write(&path, "").expect("written");
+            let (mut file, torn) = CaptureFile::open(&path, false).expect("a file without a line");
             assert_eq!(torn, 0);
             for line in ["1 {}\n", "2 {}\n"] {
                 file.push(line.as_bytes(), 1);
@@ -254,8 +253,9 @@ mod tests {
     #[test]
     fn full_disk_ends_it_and_what_was_written_stays_whole() {
         let (mut file, _) = CaptureFile::open(Path::new("/dev/full"), true).expect("it opens");
+        assert!(!file.is_void(), "a device is not removed");
         file.push(b"1 {}\n", 1);
         file.flush();
-        assert_eq!(file.take_error().map(|error| error.kind()), Some(ErrorKind::StorageFull));
+        assert_eq!(file.take_error().map(|error| error.kind()), Some(io::ErrorKind::StorageFull));
     }
 }

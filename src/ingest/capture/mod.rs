@@ -82,8 +82,7 @@ pub fn capture(settings: &CaptureSettings, is_interrupted: &Arc<AtomicBool>) -> 
     if let Some(error) = file.take_error() {
         return Err(CaptureError::Recording { path, error });
     }
-    if ended.is_err() && file.is_empty() {
-        // As if nothing had been begun.
+    if file.is_void() {
         let _ = std::fs::remove_file(&settings.out);
     }
     ended?;
