@@ -161,7 +161,7 @@ impl Sequencer {
     /// From the first bytes on that are not a whole record, the batch is ignored: the source has checked it already.
     pub fn accept(&mut self, source: SourceId, batch: &mut [u8], now_ns: u64) -> Vec<Result<u32, DefineError>> {
         let mut outcomes = Vec::new();
-        let written_before = self.counters.records;
+        let written_before = self.written_of_instruments();
         self.note_activity(source, now_ns);
         let mut rest = batch;
         while let Some(header) =
@@ -185,7 +185,7 @@ impl Sequencer {
             }
             rest = tail;
         }
-        self.sources.count(source, self.counters.records - written_before);
+        self.sources.count(source, self.written_of_instruments() - written_before);
         self.publish();
         outcomes
     }
@@ -299,6 +299,10 @@ impl Sequencer {
                 None
             }
         }
+    }
+
+    fn written_of_instruments(&self) -> u64 {
+        self.counters.records - self.sources.feed_states()
     }
 
     fn write(&mut self, bytes: &[u8]) {

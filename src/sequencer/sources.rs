@@ -52,7 +52,7 @@ struct SourceState {
     ids: Vec<u32>,
     /// Defined ids.
     instruments: usize,
-    /// Records sequenced.
+    /// Records sequenced of its instruments.
     records: u64,
     last_batch_ns: u64,
     is_silent: bool,
@@ -65,7 +65,7 @@ pub struct SourceStatus {
     pub id: SourceId,
     /// Instruments that it defined.
     pub instruments: usize,
-    /// Records sequenced since it came.
+    /// Records sequenced of its instruments since it came.
     pub records: u64,
     /// When its last batch came, heartbeats included.
     pub last_batch_ns: u64,
@@ -114,6 +114,8 @@ pub(super) struct SourceTable {
     stale_by_silence: Vec<bool>,
     /// Sources that are not silent, of those that have defined an instrument.
     live_sources: usize,
+    /// Status records written of all instruments together.
+    feed_states: u64,
 }
 
 impl SourceTable {
@@ -234,6 +236,11 @@ impl SourceTable {
     fn state_mut(&mut self, source: SourceId) -> &mut SourceState {
         let priority = self.identity(source).priority;
         self.sources.entry(source).or_insert_with(|| SourceState { priority, ..SourceState::default() })
+    }
+
+    /// How many Status records were written of all instruments together.
+    pub(super) fn feed_states(&self) -> u64 {
+        self.feed_states
     }
 
     /// Counts records of a source.
@@ -444,6 +451,8 @@ impl Sequencer {
             }
             // Any other report of its state ends staleness by silence; `mark_silent` sets the mark afterwards.
             self.sources.stale_by_silence[id as usize] = false;
+        } else {
+            self.sources.feed_states += 1;
         }
         self.write(&bytes);
     }

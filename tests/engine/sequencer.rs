@@ -151,6 +151,18 @@ fn sequences_are_contiguous_and_all_rings_have_the_same_bytes() {
 }
 
 #[test]
+fn source_that_is_the_first_to_be_live_is_not_counted_the_state_of_all_instruments() {
+    let (mut sequencer, mut one, _) = two_rings();
+    accept(&mut sequencer, 0, &[definition(1, "A"), quote(1, 5)]);
+    sequencer.close_source(0, SourceEnd::Lost, 99);
+    one.read();
+    accept(&mut sequencer, 1, &[definition(1, "B"), quote(1, 5)]);
+    assert_eq!(one.read().len(), 3, "the definition, the Status of all, the quote");
+    let records: Vec<_> = sequencer.sources().iter().map(|source| (source.id, source.records)).collect();
+    assert_eq!(records, [(1, 2)]);
+}
+
+#[test]
 fn batch_of_many_copies_is_whole_in_all_rings() {
     let (mut sequencer, mut one, mut two) = two_rings_of(1 << 21);
     let mut longest = Vec::new();
