@@ -2,8 +2,8 @@
 //!
 //! For each interval in use and each state channel of an instrument, the conflator counts the values since the last one
 //! that was dispatched. The value itself is the last value that the shard holds anyway. At the interval's boundary (a
-//! multiple of the interval) each pending value is encoded once and goes to all audiences that want it. Of a book the
-//! changed levels are kept, and their present sizes are sent at the boundary.
+//! multiple of the interval, in the time served) each pending value is encoded once and goes to all audiences that want
+//! it. Of a book the changed levels are kept, and their present sizes are sent at the boundary.
 //!
 //! Quotes before trades: a pending quote is sent before the trade that follows it, to the audiences that get the trade.
 //! From then on these have had the quote and the others have not, so there are two counts, see [`QuoteOrder`].

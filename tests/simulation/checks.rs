@@ -143,6 +143,7 @@ impl World {
             client.deserves.push(1001);
         }
         for node in &mut self.nodes {
+            node.served.see(self.now_ns);
             node.shard.begin_drain(0, self.now_ns);
             node.poke();
         }

@@ -16,6 +16,7 @@ mod node;
 mod oracle;
 mod plan;
 mod planted_bug;
+mod served;
 mod slow_clients;
 mod stall;
 mod stream;

@@ -11,6 +11,7 @@ use crate::io::SimIo;
 use crate::network::ByteRate;
 use crate::plan::Plan;
 use crate::planted_bug::{Relay, Trigger};
+use crate::served::Served;
 use crate::world::START_NS;
 
 /// The settings of every shard. The timeouts are short, so that all of them pass in a seed.
@@ -58,6 +59,7 @@ pub struct Node {
     pub ticks: u64,
     /// The times of its last tick and the one before.
     pub ticked_ns: [u64; 2],
+    pub served: Served,
     pub slept: u64,
     /// Whether each of the last two ticks has left conflated values to the next one, as they were more than one sends.
     pub left: [bool; 2],
@@ -92,6 +94,7 @@ impl Node {
             idle: false,
             ticks: 0,
             ticked_ns: [0; 2],
+            served: Served::default(),
             slept: 0,
             left: [false; 2],
         }
@@ -122,6 +125,7 @@ impl Node {
         }
         self.ticks += 1;
         self.ticked_ns = [self.ticked_ns[1], now_ns];
+        self.served.see(now_ns);
         self.shard.io_mut().begin_tick(now_ns, self.ticks);
         let spent = self.shard.counters().get(Counter::RequestWork);
         let worked = self.shard.tick(now_ns);

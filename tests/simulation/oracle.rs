@@ -17,6 +17,7 @@ use tickcast_protocol::{Channel, ConflationInterval, FeedState, GapReason, Recor
 use self::bytes::check_bytes;
 use crate::client::{Wish, false_token};
 use crate::feed::{History, Levels, Value};
+use crate::served::Served;
 use crate::{Dice, Seen};
 
 /// What the stream is compared with.
@@ -26,6 +27,7 @@ pub struct Truth<'a> {
     pub shard: &'a LastValues<RingOffset>,
     /// Positions between which the shard was overrun.
     pub overruns: &'a [(u64, u64)],
+    pub served: &'a Served,
     /// The last two times at which the shard ticked, if it had anything to do; `None` if it may have missed one, or has
     /// left something to the last one.
     pub ticks_ns: Option<[u64; 2]>,
@@ -514,9 +516,10 @@ impl Oracle {
         truth: &Truth,
         about: &dyn Fn() -> String,
     ) {
-        let period = packet.ts_send / interval.interval_ns();
+        let period_of = |at_ns| truth.served.time_ns(at_ns) / interval.interval_ns();
+        let period = period_of(packet.ts_send);
         let before = self.disturbed_ns.partition_point(|at_ns| *at_ns <= packet.ts_send);
-        let out = self.disturbed_ns[..before].last().is_some_and(|at_ns| at_ns / interval.interval_ns() == period);
+        let out = self.disturbed_ns[..before].last().is_some_and(|at_ns| period_of(*at_ns) == period);
         let early = channel == Channel::Quote && self.tracks.contains_key(&(id, Channel::Trade));
         let track = self.tracks.get_mut(&(id, channel)).expect("a subscription has a track");
         self.seen.calm_values += u64::from(!out);
@@ -527,8 +530,8 @@ impl Oracle {
             && before_ns < now_ns
         {
             // The oldest value that it stands for would have been sent, had a boundary passed.
-            let ticks = interval.interval_ns();
-            assert!(before_ns / ticks <= next.received_ns() / ticks, "an interval boundary was missed: {}", about());
+            let is_prompt = period_of(before_ns) <= period_of(next.received_ns());
+            assert!(is_prompt, "an interval boundary was missed: {}", about());
             self.seen.prompt_values += 1;
         }
         assert!(early || out || track.period != period, "two in one interval: {}", about());

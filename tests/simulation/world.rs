@@ -221,6 +221,7 @@ impl World {
             input.extend(client.framed(&text, &mut self.dice));
             self.trail.add(Event::Asked { node: index, conn, text });
         }
+        node.served.see(self.now_ns);
         node.shard.open_as(slot_id, encoding, &[], &input, self.now_ns);
         node.poke();
         self.clients.push(client);
@@ -236,6 +237,7 @@ impl World {
         let (text, request) = client.ask_for_events(&wish, old, &mut self.dice);
         self.trail.add(Event::Asked { node: client.node, conn: client.conn, text });
         let node = &mut self.nodes[client.node];
+        node.served.see(self.now_ns);
         node.shard.open_events(slot_id, HEAD, request, self.now_ns);
         node.poke();
         self.clients.push(client);
@@ -411,6 +413,7 @@ impl World {
             history: &self.history,
             shard: node.shard.values(),
             overruns: &node.overruns,
+            served: &node.served,
             ticks_ns: (self.is_prompt && node.overruns.is_empty() && !node.left[0]).then_some(self.ticks_ns),
             known_position: client.pending.unmade_ns().map_or(0, |ns| node.known_at(ns.saturating_sub(HISTORY_LAG_NS))),
         };
