@@ -3,7 +3,8 @@
 //! * Busy: tick; between two ticks the executor's other tasks run if there are any (a handshake, a response).
 //! * Idle for [`spin_ns`]: raise the sleep flag, check once more for work, and sleep until the shard's ring has a
 //!   completion (which a wake-up by another thread is as well), or until the shard's next deadline.
-//! * Woken too often: rest for [`NAP`] first, so that one wake-up serves what would have been several.
+//! * Woken too often by records: rest for [`NAP`] first, so that one wake-up serves what would have been several. Records
+//!   do not wait for what clients send, however often that wakes the shard.
 //!
 //! # Two ways to sleep
 //!
@@ -53,8 +54,8 @@ const fn spin_ns(place: SleepPlace) -> u64 {
         SleepPlace::Executor => 20_000,
     }
 }
-/// A shorter sleep was not worth it: what a sleep and a send take is less than two sends. Records that come one by one,
-/// more often than this, are gathered for this long; less frequent ones are sent at once.
+/// Records that come one by one, more often than this, are gathered for this long: what a sleep and a send take is less
+/// than two sends. Less frequent ones are sent at once.
 const NAP: Duration = Duration::from_micros(500);
 /// How often a busy shard publishes its counters.
 const PUBLISH_NS: u64 = 50_000_000;
@@ -103,7 +104,8 @@ pub(super) async fn run(
         published_ns: 0,
         worked_ns: 0,
         alarm: None,
-        slept_briefly: false,
+        records_ns: 0,
+        are_records_frequent: false,
         is_settled: false,
     };
     let driven = AssertUnwindSafe(driver.drive(&event)).catch_unwind().await;
@@ -127,8 +129,10 @@ struct ShardDriver {
     /// End of the last tick that did something.
     worked_ns: u64,
     alarm: Option<Alarm>,
-    /// The last sleep was shorter than a nap.
-    slept_briefly: bool,
+    /// When records last woke the shard.
+    records_ns: u64,
+    /// That was less than a nap after the time before.
+    are_records_frequent: bool,
     /// The executor has nothing to do, and nothing left to submit.
     is_settled: bool,
 }
@@ -265,9 +269,9 @@ impl ShardDriver {
         }
     }
 
-    /// True once after a sleep that was too short to be worth it.
+    /// True once after records have woken the shard soon after others.
     fn should_nap(&mut self) -> bool {
-        std::mem::take(&mut self.slept_briefly)
+        std::mem::take(&mut self.are_records_frequent)
     }
 
     async fn nap(&self) {
@@ -298,10 +302,9 @@ impl ShardDriver {
     /// Sleeps until the shard's ring has a completion, or until the next deadline.
     fn sleep(&mut self) {
         self.alarm = None;
-        let (deadline_ns, from_ns) = (self.deadline_ns(), now_ns());
-        let left = deadline_ns.map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(from_ns)));
+        let left = self.deadline_ns().map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(now_ns())));
         self.shard.borrow_mut().io_mut().wait(left);
-        self.note_sleep(from_ns, deadline_ns);
+        self.note_wake_up();
     }
 
     /// Sleeps until the eventfd signals (true) or the next deadline (false), while the executor's other tasks run.
@@ -310,9 +313,8 @@ impl ShardDriver {
             signal.await;
             true
         };
-        let (deadline_ns, from_ns) = (self.deadline_ns(), now_ns());
         let was_quiet = self.server.is_quiet();
-        let mut alarm = self.take_alarm(deadline_ns);
+        let mut alarm = self.take_alarm(self.deadline_ns());
         let slept = async {
             match &mut alarm {
                 None => signalled.await,
@@ -327,15 +329,17 @@ impl ShardDriver {
         };
         let (was_signalled, has_waited) = await_noting_wait(slept).await;
         self.alarm = alarm.filter(|_| was_signalled);
-        self.note_sleep(from_ns, deadline_ns);
+        self.note_wake_up();
         self.is_settled = has_waited && was_quiet && self.server.is_quiet();
         was_signalled
     }
 
-    fn note_sleep(&mut self, from_ns: u64, deadline_ns: Option<u64>) {
-        let until_ns = now_ns();
-        let was_woken = deadline_ns.is_none_or(|at_ns| until_ns < at_ns);
-        self.slept_briefly = was_woken && until_ns.saturating_sub(from_ns) < NAP.as_nanos() as u64;
+    fn note_wake_up(&mut self) {
+        if self.shard.borrow().has_new_records() {
+            let now_ns = now_ns();
+            self.are_records_frequent = now_ns.saturating_sub(self.records_ns) < NAP.as_nanos() as u64;
+            self.records_ns = now_ns;
+        }
     }
 
     /// When the shard has to be awake again.
