@@ -9,6 +9,8 @@
 //! # Who locks it, and for how long
 //!
 //! * A source, for one batch of at most [`BATCH_BYTES_MAX`]: some 9 ns a record and shard, so mostly microseconds.
+//! * A publisher's request that defines instruments, for [`PORTION_DEFINITIONS`] at a time: some 3 us each. Batches of
+//!   records come in between; other definitions wait until it is done, since what was checked has to hold.
 //! * The resync thread, twice a second to check for silent sources, and for each piece of a resynchronisation.
 //! * Fairly: the thread that has waited longest is next, so a source that floods delays another one by one batch
 //!   for each source that floods, and not for as long as it floods.
@@ -39,12 +41,17 @@ use crate::clock;
 use crate::fault;
 use crate::lifecycle::Lifecycle;
 use crate::ring::Gauge;
-use crate::sequencer::{BatchFaults, Sequencer, SequencerStats, SourceEnd, SourceId, SourceIdentity, SourceStatus};
+use crate::sequencer::{
+    BatchFaults, Defining, Sequencer, SequencerStats, SourceEnd, SourceId, SourceIdentity, SourceStatus,
+};
 use crate::wake::ShardWaker;
 use tickcast_protocol::DefineError;
+use tickcast_protocol::record::{self, RecordKind};
 
 /// Bytes of a batch, apart from its last record. It bounds the time that the lock is held, and makes records visible soon.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
+/// Definitions of a request for which the lock is held.
+const PORTION_DEFINITIONS: usize = 32;
 /// How soon a resynchronisation continues after it filled its share of a ring.
 const RESYNC_INTERVAL: Duration = Duration::from_micros(200);
 /// How often sources are checked: a silent one becomes stale at most this much late.
@@ -59,6 +66,8 @@ pub struct SequencerHandle {
     /// Taken before `locked`: it passes to the thread that has waited longest.
     queue: FairMutex<()>,
     locked: Mutex<Locked>,
+    /// Held for all portions of a request that defines instruments. Taken before `queue`.
+    defining: FairMutex<()>,
     /// Of the shards' rings, in their order.
     room: Room,
     stats: Arc<SequencerStats>,
@@ -72,6 +81,8 @@ pub struct SequencerHandle {
 /// What the mutex protects.
 struct Locked {
     sequencer: Sequencer,
+    /// Some definitions of a request are checked or carried out, and others are not.
+    is_defining: bool,
     /// The shards to wake.
     wakers: Arc<[Arc<ShardWaker>]>,
     /// That of the last stamp.
@@ -179,11 +190,13 @@ impl SequencerHandle {
         bars: Option<Arc<BarStore>>,
     ) -> (Self, ResyncRequests) {
         let (resyncs, requests) = bounded(RESYNCS_MAX);
-        let locked = Mutex::new(Locked { sequencer, wakers: Arc::new([]), wall_offset_ns: clock::wall_offset_ns() });
+        let locked =
+            Locked { sequencer, is_defining: false, wakers: Arc::new([]), wall_offset_ns: clock::wall_offset_ns() };
         (
             Self {
                 queue: FairMutex::new(()),
-                locked,
+                locked: Mutex::new(locked),
+                defining: FairMutex::new(()),
                 room: Room::new(gauges),
                 stats,
                 resyncs,
@@ -212,6 +225,12 @@ impl SequencerHandle {
     pub fn accept(&self, source: SourceId, batch: &mut [u8]) -> BatchOutcome {
         let _guard = self.lifecycle.fail_on_panic("the sequencer");
         let mut locked = self.lock();
+        let _defining;
+        if locked.is_defining && has_definitions(batch) {
+            drop(locked);
+            _defining = self.defining.lock();
+            locked = self.lock();
+        }
         fault::point("sequencer");
         let wall_ns = locked.wall_ns(self.bars.as_deref());
         let definitions = locked.sequencer.accept(source, batch, wall_ns);
@@ -224,12 +243,20 @@ impl SequencerHandle {
     /// Returns the levels of books that were carried over to other exponents.
     pub fn define_all(&self, source: SourceId, batch: &[u8]) -> Result<u64, (usize, DefineError)> {
         let _guard = self.lifecycle.fail_on_panic("the sequencer");
-        let mut locked = self.lock();
-        let wall_ns = locked.wall_ns(self.bars.as_deref());
-        let defined = locked.sequencer.define_all(source, batch, wall_ns);
-        let levels = locked.sequencer.take_rescaled_levels();
-        self.publish_and_wake(locked);
-        defined.map(|_| levels)
+        let mut defining = Defining::new(source, batch);
+        let _others_wait = self.defining.lock();
+        let mut levels = 0;
+        loop {
+            let mut locked = self.lock();
+            let wall_ns = locked.wall_ns(self.bars.as_deref());
+            let is_done = locked.sequencer.define_portion(&mut defining, PORTION_DEFINITIONS, wall_ns);
+            levels += locked.sequencer.take_rescaled_levels();
+            locked.is_defining = is_done == Ok(false);
+            self.publish_and_wake(locked);
+            if is_done? {
+                return Ok(levels);
+            }
+        }
     }
 
     /// A source has lost messages that may be of these instruments, or of all that it has defined if the list is empty;
@@ -363,10 +390,17 @@ impl SequencerHandle {
     }
 }
 
+fn has_definitions(batch: &[u8]) -> bool {
+    record::records(batch).any(|(header, _)| header.known_kind() == Some(RecordKind::Definition))
+}
+
 #[cfg(test)]
 mod tests {
+    use tickcast_protocol::record::{RecordHeader, Trade};
+    use tickcast_protocol::{Instrument, Side};
+
     use super::*;
-    use crate::ring::ring;
+    use crate::ring::{Batch, Reader, ring};
 
     /// True once a thread of this process sleeps.
     fn sleeps(thread: rustix::thread::Pid) -> bool {
@@ -375,30 +409,79 @@ mod tests {
         stat.rsplit_once(')').expect("a name in parentheses").1.starts_with(" S")
     }
 
-    #[test]
-    fn waiting_source_is_next_although_another_comes_back_at_once() {
-        let (writer, _reader) = ring(1 << 16);
+    /// A handle with one ring, and the end of the ring.
+    fn handle() -> (SequencerHandle, Reader) {
+        let (writer, reader) = ring(1 << 16);
         let gauge = writer.gauge();
-        let sequencer = Sequencer::new(vec![writer], 9);
+        let sequencer = Sequencer::new(vec![writer], 1000);
         let lifecycle = Arc::new(crate::lifecycle::Lifecycle::begin().0);
-        let (handle, _requests) = SequencerHandle::new(sequencer, vec![gauge], Arc::default(), lifecycle, None);
-        let order = Mutex::new(Vec::new());
+        (SequencerHandle::new(sequencer, vec![gauge], Arc::default(), lifecycle, None).0, reader)
+    }
+
+    /// Does these while the sequencer is locked, each once the one before waits for it. Then it is unlocked.
+    fn queue_up(handle: &SequencerHandle, all: Vec<Box<dyn FnOnce() + Send + '_>>) {
         let (ids, id) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
-            let held = handle.lock();
-            scope.spawn(|| {
-                ids.send(rustix::thread::gettid()).expect("it is received");
-                let _held = handle.lock();
-                order.lock().expect("no panic").push("waiting");
-            });
-            let waiting = id.recv().expect("it is sent");
-            while !sleeps(waiting) {
-                std::thread::yield_now();
-            }
-            drop(held);
             let _held = handle.lock();
-            order.lock().expect("no panic").push("flooding");
+            for act in all {
+                let ids = ids.clone();
+                scope.spawn(move || {
+                    ids.send(rustix::thread::gettid()).expect("it is received");
+                    act();
+                });
+                let waiting = id.recv().expect("it is sent");
+                while !sleeps(waiting) {
+                    std::thread::yield_now();
+                }
+            }
         });
-        assert_eq!(order.into_inner().expect("no panic"), ["waiting", "flooding"]);
+    }
+
+    fn definitions(names: impl Iterator<Item = String>) -> Vec<u8> {
+        let mut batch = Vec::new();
+        for (nth, name) in (1..).zip(names) {
+            record::encode_definition(&Instrument::new(nth, &name, "v", -2, -2), &mut batch);
+        }
+        batch
+    }
+
+    #[test]
+    fn waiting_source_is_next_although_another_comes_back_at_once() {
+        let (handle, _reader) = handle();
+        let order = Mutex::new(Vec::new());
+        let note = |name| {
+            let _held = handle.lock();
+            order.lock().expect("no panic").push(name);
+        };
+        let flooding = || (0..2).for_each(|_| note("flooding"));
+        queue_up(&handle, vec![Box::new(flooding), Box::new(|| note("waiting"))]);
+        assert_eq!(order.into_inner().expect("no panic"), ["flooding", "waiting", "flooding"]);
+    }
+
+    #[test]
+    fn records_come_between_the_definitions_of_a_request_and_definitions_of_others_after_it() {
+        let (handle, mut reader) = handle();
+        handle.accept(1, &mut definitions(["KNOWN".to_owned()].into_iter()));
+        let names = |count: usize| (0..count).map(|nth| format!("A{nth}"));
+        let define = || assert_eq!(handle.define_all(2, &definitions(names(100))), Ok(0));
+        let trade = || {
+            let mut batch = Vec::new();
+            Trade { px: 1, sz: 1, trade_id: 1, side: Side::Buy }
+                .encode(&RecordHeader::of_feed(RecordKind::Trade, 1, 1), &mut batch);
+            assert!(handle.accept(1, &mut batch).is_whole());
+        };
+        // The last one that is checked is also the name of another source.
+        let other = || {
+            let outcome = handle.accept(1, &mut definitions(["KNOWN".to_owned(), "A99".to_owned()].into_iter()));
+            let foreign = DefineError::Foreign { symbol: "A99".to_owned() };
+            assert_eq!(outcome.definitions, [Ok(1), Err(foreign)]);
+        };
+        queue_up(&handle, vec![Box::new(define), Box::new(trade), Box::new(other)]);
+        let mut batch = Batch::default();
+        reader.read(usize::MAX, &mut batch).expect("no overrun");
+        let kinds =
+            batch.entries.iter().map(|entry| RecordHeader::read(batch.payload(entry)).expect("whole").known_kind());
+        let trade_at = kinds.clone().position(|kind| kind == Some(RecordKind::Trade)).expect("a trade");
+        assert_eq!((trade_at, kinds.count()), (1, 102), "behind a portion that has only checked");
     }
 }

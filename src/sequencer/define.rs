@@ -12,11 +12,16 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use super::owners::SourceIdentity;
 use super::{Sequencer, SourceId};
 use crate::last_value::is_rescaled;
 use tickcast_protocol::record::{self, Channel, RecordHeader, flags};
 use tickcast_protocol::{DefineError, FeedState, Instrument, Sequence};
+
+/// Levels of books that are carried over to other exponents in one portion, but for the last book.
+const PORTION_LEVELS: u64 = 2_000;
 
 /// What carrying out a definition takes.
 enum Plan {
@@ -36,6 +41,72 @@ struct Demand {
     kept: usize,
 }
 
+/// The definitions of a request on their way: all are checked before the first is carried out. This goes in portions,
+/// between which records are sequenced, but no definitions of other requests.
+#[derive(Debug)]
+pub struct Defining {
+    source: SourceId,
+    definitions: Vec<Instrument>,
+    /// A symbol that comes once more with the same definition.
+    is_repeated: Vec<bool>,
+    /// The first one that contradicts one before.
+    contradiction: Option<usize>,
+    is_known: Vec<bool>,
+    demand: Demand,
+    stage: Stage,
+    /// The next one in this stage.
+    at: usize,
+    ids: Vec<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Check,
+    /// The known ones first: one that has ended must not be released for a new one of the same request.
+    Known,
+    New,
+    Done,
+}
+
+impl Defining {
+    /// Reads a batch of Definition records.
+    pub fn new(source: SourceId, batch: &[u8]) -> Self {
+        let definitions: Vec<Instrument> =
+            record::records(batch).filter_map(|(_, bytes)| record::read_definition(bytes)).collect();
+        let mut named: HashMap<&str, &Instrument, RandomState> = HashMap::default();
+        let mut is_repeated = vec![false; definitions.len()];
+        let contradiction = definitions.iter().enumerate().position(|(at, instrument)| {
+            let before = named.insert(&instrument.symbol, instrument);
+            is_repeated[at] = before.is_some();
+            before.is_some_and(|before| *before != Instrument { id: before.id, ..instrument.clone() })
+        });
+        let (is_known, ids) = (vec![false; definitions.len()], vec![0; definitions.len()]);
+        let (stage, at) = (Stage::Check, 0);
+        Self { source, is_repeated, contradiction, is_known, demand: Demand::default(), stage, at, ids, definitions }
+    }
+
+    /// The ids, once all are defined.
+    pub fn into_ids(self) -> Vec<u32> {
+        self.ids
+    }
+
+    /// The place of the next definition in this stage; `None` at its end, where the next stage begins.
+    fn next(&mut self) -> Option<usize> {
+        let at = self.at;
+        if at < self.definitions.len() {
+            self.at += 1;
+            return Some(at);
+        }
+        self.stage = match self.stage {
+            Stage::Check => Stage::Known,
+            Stage::Known => Stage::New,
+            Stage::New | Stage::Done => Stage::Done,
+        };
+        self.at = 0;
+        None
+    }
+}
+
 impl Sequencer {
     /// Carries out all definitions of a batch of Definition records, or none. Returns the ids, or which one was refused
     /// and why.
@@ -45,21 +116,45 @@ impl Sequencer {
         batch: &[u8],
         now_ns: u64,
     ) -> Result<Vec<u32>, (usize, DefineError)> {
-        let definitions: Vec<Instrument> =
-            record::records(batch).filter_map(|(_, bytes)| record::read_definition(bytes)).collect();
-        self.check_all(source, &definitions).inspect_err(|_| self.counters.refused += 1)?;
-        self.note_activity(source, now_ns);
-        // The known ones first: one that has ended must not be released for a new one of the same request.
-        let is_known: Vec<bool> =
-            definitions.iter().map(|instrument| self.directory.find(&instrument.symbol).is_some()).collect();
-        let mut ids = vec![0; definitions.len()];
-        for known in [true, false] {
-            for at in (0..definitions.len()).filter(|at| is_known[*at] == known) {
-                ids[at] = self.define(source, &definitions[at], now_ns).map_err(|error| (at, error))?;
+        let mut defining = Defining::new(source, batch);
+        while !self.define_portion(&mut defining, usize::MAX, now_ns)? {}
+        Ok(defining.into_ids())
+    }
+
+    /// Goes on with the definitions of a request: checks this many, or carries them out. True if all are defined. Until
+    /// then, no other definitions may come.
+    ///
+    /// # Errors
+    /// Which one was refused, and why. Then none was carried out.
+    pub fn define_portion(
+        &mut self,
+        defining: &mut Defining,
+        count: usize,
+        now_ns: u64,
+    ) -> Result<bool, (usize, DefineError)> {
+        let levels_before = self.rescaled_levels;
+        for _ in 0..count {
+            if defining.stage == Stage::Done || self.rescaled_levels - levels_before > PORTION_LEVELS {
+                break;
+            }
+            let stage = defining.stage;
+            match defining.next() {
+                Some(at) if stage == Stage::Check => {
+                    self.check(defining, at)
+                        .inspect_err(|_| self.counters.refused += 1)
+                        .map_err(|error| (at, error))?;
+                }
+                Some(at) if defining.is_known[at] == (stage == Stage::Known) => {
+                    let id = self.define(defining.source, &defining.definitions[at], now_ns);
+                    defining.ids[at] = id.map_err(|error| (at, error))?;
+                }
+                Some(_) => {}
+                None if stage == Stage::Check => self.note_activity(defining.source, now_ns),
+                None => {}
             }
         }
         self.publish();
-        Ok(ids)
+        Ok(defining.stage == Stage::Done)
     }
 
     /// Defines an instrument, whose id is the source's own. Returns the node's id.
@@ -120,25 +215,22 @@ impl Sequencer {
         }
     }
 
-    /// Whether all definitions of a request can be carried out together.
-    fn check_all(&self, source: SourceId, definitions: &[Instrument]) -> Result<(), (usize, DefineError)> {
-        let mut named: HashMap<&str, &Instrument> = HashMap::new();
-        let mut demand = Demand::default();
-        for (at, instrument) in definitions.iter().enumerate() {
-            match named.insert(&instrument.symbol, instrument) {
-                Some(before) if *before != (Instrument { id: before.id, ..instrument.clone() }) => {
-                    return Err((at, DefineError::Twice { symbol: instrument.symbol.clone() }));
-                }
-                Some(_) => continue,
-                None => {}
-            }
-            match self.plan(source, instrument).map_err(|error| (at, error))? {
-                Plan::New | Plan::TakeOver(_) => demand.new += 1,
-                Plan::Same(id) | Plan::Change(id) => demand.kept += usize::from(self.sources.ended.contains(id)),
-            }
-            self.check_room(source, demand).map_err(|error| (at, error))?;
+    /// Whether one more definition of a request can be carried out, together with those before.
+    fn check(&self, defining: &mut Defining, at: usize) -> Result<(), DefineError> {
+        let (source, instrument) = (defining.source, &defining.definitions[at]);
+        if defining.contradiction == Some(at) {
+            return Err(DefineError::Twice { symbol: instrument.symbol.clone() });
         }
-        Ok(())
+        let plan = self.plan(source, instrument)?;
+        defining.is_known[at] = !matches!(plan, Plan::New);
+        if defining.is_repeated[at] {
+            return Ok(());
+        }
+        match plan {
+            Plan::New | Plan::TakeOver(_) => defining.demand.new += 1,
+            Plan::Same(id) | Plan::Change(id) => defining.demand.kept += usize::from(self.sources.ended.contains(id)),
+        }
+        self.check_room(source, defining.demand)
     }
 
     /// Whether the directory and the quota of the owner have room for what a request needs up to here.

@@ -40,6 +40,7 @@ mod skeletons;
 mod sources;
 mod stats;
 
+pub use self::define::Defining;
 pub use self::gaps::{RefusedGap, SKIPPED_FREE, SKIPPED_PER_RECORD};
 pub use self::owners::{OwnerId, OwnerLimits, SourceIdentity};
 pub use self::sources::{SourceEnd, SourceStatus};
