@@ -122,7 +122,7 @@ pub fn while_stopped(server: &Server, act: impl FnOnce()) {
 
 /// Asks until a source is as expected.
 #[track_caller]
-pub fn wait_for_source(server: &Server, nth: usize, is_expected: impl Fn(&Value) -> bool) -> Value {
+pub fn wait_for_source(server: &Server, nth: usize, mut is_expected: impl FnMut(&Value) -> bool) -> Value {
     let until = Instant::now() + DEADLINE;
     loop {
         let source = sources(server).swap_remove(nth);

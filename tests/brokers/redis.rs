@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use tickcast_protocol::record::read_raw;
 
-use crate::broker::{
-    Broker, installed, serve, sources, wait_for_problem, wait_for_source, wait_until_open, while_stopped,
-};
+use crate::broker::{Broker, installed, serve, wait_for_problem, wait_for_source, wait_until_open, while_stopped};
 use crate::certificates;
 use crate::oracle::{Oracle, first_trade, trade, trade_packet};
 
@@ -259,9 +257,11 @@ fn loss_of_a_channel_is_a_gap_when_its_broker_is_killed() {
         next - 1
     };
     publish();
-    while !(sources(&server)[0]["state"] == "live" && sources(&server)[0]["restarts"] == 1) {
+    // It may have tried several times before the broker was there.
+    wait_for_source(&server, 0, |source| {
         publish();
-    }
+        source["state"] == "live" && source["restarts"].as_u64() >= Some(1)
+    });
     let last = publish();
     oracle.until(last);
     assert!(oracle.missing > 0 && oracle.gaps() > 0);
