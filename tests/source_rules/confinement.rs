@@ -22,10 +22,12 @@ const CONFINEMENTS: &[(&[&str], &[&str])] = &[
             "src/memory.rs",
         ],
     ),
-    (&["rustls", "tokio_rustls"], &["src/tls.rs"]),
+    (&["rustls"], &["src/tls/"]),
+    (&["tokio_rustls"], &["src/tls/client.rs"]),
+    (&["x509_parser"], &["src/tls/"]),
     (&["hyper", "hyper_util"], &["src/ingest/transport/rest.rs"]),
     // A rival is written as its users write it: the feature `rivals` builds it.
-    (&["tokio"], &["src/ingest/transport/", "src/load/floor/rival.rs", "src/tls.rs"]),
+    (&["tokio"], &["src/ingest/transport/", "src/load/floor/rival.rs", "src/tls/client.rs"]),
     (&["tokio_tungstenite"], &["src/ingest/transport/websocket.rs", "src/load/floor/rival.rs"]),
     (&["async", "await"], &["src/http/", "src/ingest/transport/", "src/runtime/", "src/load/floor/rival.rs"]),
     (&["Rc", "RefCell"], &["src/http/", "src/runtime/"]),
@@ -39,6 +41,7 @@ const CONFINEMENTS: &[(&[&str], &[&str])] = &[
             "src/http/",
             "src/ingest/",
             "src/state.rs",
+            "src/tls/",
         ],
     ),
     // Time is an argument everywhere else.

@@ -1,7 +1,7 @@
 //! TLS of connections that the server opens: to venues and brokers.
 //!
-//! The only module that names rustls. A peer is authenticated by its certificate always: there is no option to trust
-//! whatever certificate it has. A peer with a private certificate is trusted by its authority, see [`Roots::File`].
+//! A peer is authenticated by its certificate always: there is no option to trust whatever certificate it has. A peer with
+//! a private certificate is trusted by its authority, see [`Roots::File`].
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{Connect, TlsConnector};
+
+use super::error::TlsError;
 
 /// What clients of other libraries take.
 pub use rustls::ClientConfig as TlsConfig;
@@ -35,23 +37,6 @@ pub struct Identity {
     pub certificate: PathBuf,
     /// The key of the certificate.
     pub key: PathBuf,
-}
-
-/// Why there is no configuration for TLS.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// The file cannot be read.
-    #[error("{}: {error}", path.display())]
-    Unreadable { path: PathBuf, error: String },
-    /// The file has no certificate.
-    #[error("{}: no certificate: expected PEM with BEGIN CERTIFICATE", path.display())]
-    Empty { path: PathBuf },
-    /// A certificate in the file is no certificate of an authority.
-    #[error("{}: certificate {number} cannot be an authority: {error}", path.display())]
-    Unusable { path: PathBuf, number: usize, error: String },
-    /// The certificate of the client does not belong to its key.
-    #[error("{}: not usable with the key {}: {error}", certificate.display(), key.display())]
-    Identity { certificate: PathBuf, key: PathBuf, error: String },
 }
 
 /// Makes TLS connections to peers whose certificates verify.
@@ -164,7 +149,7 @@ fn system_roots() -> RootCertStore {
     store
 }
 
-fn roots_of_file(path: &Path) -> Result<RootCertStore, TlsError> {
+pub(super) fn roots_of_file(path: &Path) -> Result<RootCertStore, TlsError> {
     let unreadable = |error: String| TlsError::Unreadable { path: path.to_owned(), error };
     let certificates = CertificateDer::pem_file_iter(path).map_err(|error| unreadable(error.to_string()))?;
     let mut store = RootCertStore::empty();
