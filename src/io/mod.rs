@@ -8,13 +8,15 @@
 //!   ([`Io::receive`]). A client with output pending is not read, so TCP slows it down.
 //! * Nothing completes for a connection after [`Io::close`], although its slot is used again.
 //!
-//! [`uring`] implements it with io_uring, and is the only module of the server that calls the kernel for it. Tests run
-//! the shard on simulated ones; one contract test covers them all.
+//! [`uring`] implements it with io_uring, and is the only module of the server that calls the kernel for it. [`sealed`]
+//! is a layer above another implementation that secures some of its connections by TLS. Tests run the shard on simulated
+//! ones; one contract test covers them all.
 
 pub mod descriptor;
 mod errno;
 mod input_buffers;
 mod restrictions;
+pub mod sealed;
 mod setup_error;
 pub mod uring;
 
@@ -50,7 +52,8 @@ pub struct ShortSend {
 /// What happened to a short send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendOutcome {
-    /// The socket took this many bytes, fewer than asked; 0 if it was full, or the kernel short of memory.
+    /// The socket took this many bytes, and is full; 0 if it was full before, or the kernel short of memory. They are fewer
+    /// than asked, unless a layer below keeps the rest: then the socket counts as full until it has taken that.
     Took(u32),
     /// The connection is gone.
     Failed,
@@ -68,8 +71,23 @@ pub enum Completion {
     Nothing { slot_id: SlotId },
     /// The socket has room again; the answer to [`Io::want_writable`].
     Writable { slot_id: SlotId },
+    /// The socket took some of what a layer below keeps for it.
+    Progress { slot_id: SlotId },
     /// End of input, reset, or error. Comes once; the connection still has to be closed.
     Ended { slot_id: SlotId },
+}
+
+impl Completion {
+    /// The connection.
+    pub fn slot_id(&self) -> SlotId {
+        let (Self::Readable { slot_id }
+        | Self::Received { slot_id, .. }
+        | Self::Nothing { slot_id }
+        | Self::Writable { slot_id }
+        | Self::Progress { slot_id }
+        | Self::Ended { slot_id }) = self;
+        *slot_id
+    }
 }
 
 /// Completions of one reap, and the bytes that came with them.
@@ -101,6 +119,11 @@ pub trait Io {
 
     /// Closes the connection and frees its slot. Nothing completes for it afterwards.
     fn close(&mut self, slot_id: SlotId);
+
+    /// Bytes of input that a layer below holds for a connection because they are not whole.
+    fn held_input(&self, _slot_id: SlotId) -> usize {
+        0
+    }
 
     /// Submits the operations asked for, and appends at most `completions_max` completions to `out`. Never waits.
     fn reap(&mut self, completions_max: usize, out: &mut Completions);

@@ -94,6 +94,11 @@ impl<I: Io> ClientContext<'_, I> {
                 Completion::Received { .. } => {}
                 Completion::Nothing { slot_id } => self.on_nothing(slot_id),
                 Completion::Writable { slot_id } => self.on_writable(slot_id),
+                Completion::Progress { slot_id } => {
+                    if let Some(backlog) = self.backlog.get_mut(slot_id) {
+                        backlog.progress_ns = backlog.progress_ns.max(self.now.ns);
+                    }
+                }
                 Completion::Ended { slot_id } => {
                     if self.connections.get_mut(slot_id).is_some() {
                         self.drop_client(slot_id);
@@ -128,6 +133,7 @@ impl<I: Io> ClientContext<'_, I> {
     fn on_nothing(&mut self, slot_id: SlotId) {
         let Some(client) = self.connections.get_mut(slot_id) else { return };
         client.receiving = false;
+        self.note_unfinished(slot_id, false);
         self.receive_if_ready(slot_id);
     }
 

@@ -38,7 +38,7 @@ impl<I: Io> ClientContext<'_, I> {
             backlog.deferred_input.capacity() + backlog.pending_bytes().saturating_sub(answers_max)
         };
         let deferred = self.backlog.get(slot_id).map_or(0, of_backlog);
-        let waiting = throttled + self.operations.bytes(slot_id);
+        let waiting = throttled + self.operations.bytes(slot_id) + self.outbox.io.held_input(slot_id);
         let held = u32::try_from(client.session.held_bytes() + deferred + waiting).unwrap_or(u32::MAX);
         let before = std::mem::replace(&mut client.input_bytes, held);
         let max = self.settings.input_bytes_max;

@@ -116,13 +116,18 @@ impl<I: Io> ClientContext<'_, I> {
                 break;
             }
         }
-        if let Some(client) = self.connections.get_mut(slot_id) {
-            client.message_since_ns = match client.session.held_bytes() {
-                0 => 0,
-                _ if client.message_since_ns == 0 || has_event => self.now.ns.max(1),
-                _ => client.message_since_ns,
-            };
-        }
+        self.note_unfinished(slot_id, has_event);
+    }
+
+    /// Notes whether a message, or a record of TLS, is incomplete now, and what is held of it. `has_event`: others were
+    /// completed meanwhile.
+    pub(super) fn note_unfinished(&mut self, slot_id: SlotId, has_event: bool) {
+        let Some(client) = self.connections.get_mut(slot_id) else { return };
+        client.message_since_ns = match client.session.held_bytes() + self.outbox.io.held_input(slot_id) {
+            0 => 0,
+            _ if client.message_since_ns == 0 || has_event => self.now.ns.max(1),
+            _ => client.message_since_ns,
+        };
         self.note_held_input(slot_id);
     }
 

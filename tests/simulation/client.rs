@@ -12,6 +12,7 @@ use crate::network::ByteRate;
 use crate::node::{SLOW_CLOSE_MS, settings};
 use crate::oracle::{Ask, Oracle, Resume, Truth};
 use crate::plan::Plan;
+use crate::secured::Peer;
 use crate::slow_clients::Pending;
 use crate::stream::{Stream, StreamItem};
 use crate::text::TextReader;
@@ -80,6 +81,8 @@ pub struct Client {
     stream: Stream,
     text: TextReader,
     next_id: u64,
+    /// Its end of a secured connection.
+    pub peer: Option<Peer>,
 }
 
 impl Client {
@@ -107,6 +110,7 @@ impl Client {
             stream: Stream::new(encoding.format),
             text: TextReader::default(),
             next_id: 1,
+            peer: None,
         }
     }
 
@@ -157,6 +161,16 @@ impl Client {
         if self.is_websocket() && (idle || unsubscribed) {
             self.deserves.push(1008);
         }
+    }
+
+    /// What goes to its socket for these bytes.
+    pub fn sealed(&mut self, bytes: Vec<u8>) -> Vec<u8> {
+        self.peer.as_mut().map_or(bytes.clone(), |peer| peer.seal(&bytes))
+    }
+
+    /// What the bytes of its socket are.
+    pub fn opened(&mut self, bytes: Vec<u8>) -> Vec<u8> {
+        self.peer.as_mut().map_or_else(|| bytes.clone(), |peer| peer.open(&bytes))
     }
 
     /// Reads what the socket delivered.

@@ -17,6 +17,8 @@ use crate::trail::IoEvent;
 pub struct Conn {
     pub slot_id: Option<SlotId>,
     format: Format,
+    /// What is sent is sealed: it has no frames that can be seen here.
+    pub is_secured: bool,
     pub to_client: VecDeque<u8>,
     pub to_server: VecDeque<u8>,
     pub reset: bool,
@@ -80,7 +82,7 @@ impl Conn {
 
     /// Where the first whole frame behind a rest is.
     fn second_frame(&self, payload: &[u8], taken: usize) -> Option<Range<usize>> {
-        let start = Some(self.rest()).filter(|rest| self.cut && *rest < taken)?;
+        let start = Some(self.rest()).filter(|rest| self.cut && !self.is_secured && *rest < taken)?;
         let end = start + frames::first_len(self.format, &payload[start..]);
         (end <= taken).then_some(start..end)
     }
@@ -88,6 +90,12 @@ impl Conn {
     /// Notes the sizes of a send of which so many bytes are taken.
     fn note_send(&mut self, payload: &[u8], taken: usize, is_piece: bool) {
         self.room_tick = None;
+        if self.is_secured {
+            self.largest_send = self.largest_send.max(payload.len());
+            self.sent += taken as u64;
+            self.cut_frame_end = self.sent + (payload.len() - taken) as u64;
+            return;
+        }
         // A rest comes first, of the frame that was cut.
         let mut end = self.rest();
         if !self.cut {
@@ -128,6 +136,8 @@ pub struct Tally {
     pub short_sends: u64,
     pub stale: u64,
     pub kept_back: u64,
+    /// Connections over TLS.
+    pub secured: u64,
 }
 
 #[derive(Default)]
@@ -181,6 +191,7 @@ impl SimIo {
         self.conns.push(Conn {
             slot_id: Some(slot_id),
             format,
+            is_secured: false,
             to_client: VecDeque::new(),
             to_server: VecDeque::new(),
             reset: false,
@@ -305,12 +316,13 @@ impl SimIo {
         conn.note_send(payload, taken, self.reaped);
         self.trigger.deliver(&mut conn.to_client, &payload[..taken], second);
         let was_cut = std::mem::replace(&mut conn.cut, taken < payload.len());
-        let out = was_cut || conn.cut || (self.reaped && !frames::is_for_members(conn.format, payload));
+        let is_for_members = || !conn.is_secured && frames::is_for_members(conn.format, payload);
+        let out = was_cut || conn.cut || (self.reaped && !is_for_members());
         if out {
             (conn.out_ns, conn.out_tick) = (self.now_ns, self.tick);
             conn.was_cut |= conn.cut;
             conn.disturbed_ns.push(self.now_ns);
-        } else if !self.reaped {
+        } else if !self.reaped && !conn.is_secured {
             assert!(frames::is_packet(conn.format, payload), "a flush sends packets");
             self.flushed.push(FlushedSend { conn: at, range: (self.batch, send.start, send.len) });
         }
@@ -410,22 +422,13 @@ impl SimIo {
 
     fn note(&mut self, out: &Completions) {
         for completion in &out.list {
-            let slot_id = slot_id_of(completion);
+            let slot_id = completion.slot_id();
             let (conn, generation) = self.slots[slot_id.index as usize];
             let is_stale = generation != slot_id.generation || self.conns[conn].slot_id.is_none();
             self.tally.stale += u64::from(is_stale);
             self.events.push(IoEvent::Reported { conn, what: completion.into() });
         }
     }
-}
-
-fn slot_id_of(completion: &Completion) -> SlotId {
-    let (Completion::Readable { slot_id }
-    | Completion::Received { slot_id, .. }
-    | Completion::Nothing { slot_id }
-    | Completion::Writable { slot_id }
-    | Completion::Ended { slot_id }) = completion;
-    *slot_id
 }
 
 impl Io for SimIo {
@@ -478,7 +481,7 @@ impl Io for SimIo {
             ];
             self.reported.push_back(stale[self.dice.below(4) as usize]);
         } else {
-            self.reported.retain(|completion| slot_id_of(completion) != slot_id);
+            self.reported.retain(|completion| completion.slot_id() != slot_id);
         }
         self.events.push(IoEvent::Closed { conn: at });
         self.conns[at].slot_id = None;

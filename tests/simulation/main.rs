@@ -16,6 +16,7 @@ mod node;
 mod oracle;
 mod plan;
 mod planted_bug;
+mod secured;
 mod served;
 mod slow_clients;
 mod stall;
@@ -124,6 +125,11 @@ seen! {
     kept_back: "Reaps that could not return all completions.",
     slept: "Steps in which a shard without work was not ticked.",
     feed_faults: "Feeds that died, came back, or changed hands.",
+    secured: "Clients over TLS.",
+    key_updates: "Updates of keys that they asked for.",
+    tails: "Ticks after which sealed bytes were kept for a client.",
+    closed_by_notice: "Secured connections that the server has ended with close_notify.",
+    no_records: "Bytes sent that are no record of TLS.",
     counted: "Shards whose counters were compared with what was read.",
 }
 

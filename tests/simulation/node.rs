@@ -1,5 +1,6 @@
 //! One shard of the world, driven as the server drives it.
 
+use tickcast::io::sealed::Sealed;
 use tickcast::ring::Reader;
 use tickcast::sequencer::Sequencer;
 use tickcast::shard::{Settings, Shard};
@@ -40,7 +41,7 @@ pub const SLOW_CLOSE_MS: u32 = 10_000;
 
 pub struct Node {
     index: usize,
-    pub shard: Shard<SimIo>,
+    pub shard: Shard<Sealed<SimIo>>,
     pub relay: Option<Relay>,
     /// What its clients share, if the plan limits it.
     pub link: Option<ByteRate>,
@@ -81,7 +82,7 @@ impl Node {
         let io = SimIo::new(plan.faults, plan.slots_max, trigger, seed);
         Self {
             index,
-            shard: Shard::new(settings(plan), io, ring),
+            shard: Shard::new(settings(plan), Sealed::new(io), ring),
             relay,
             link: (plan.network.link_rate > 0).then(|| ByteRate::new(plan.network.link_rate, now_ns)),
             overruns: Vec::new(),
@@ -114,7 +115,11 @@ impl Node {
     /// True if the server would let it sleep on.
     fn sleeps(&self, now_ns: u64) -> bool {
         let due = self.shard.deadline_ns().is_some_and(|at_ns| at_ns <= now_ns);
-        self.idle && !due && !self.shard.has_new_records() && !self.shard.io().is_due()
+        self.idle
+            && !due
+            && !self.shard.has_new_records()
+            && !self.shard.io().has_own_completions()
+            && !self.shard.io().io().is_due()
     }
 
     /// Ticks, unless it has nothing to do (`lazy`); returns whether it ticked.
@@ -126,7 +131,7 @@ impl Node {
         self.ticks += 1;
         self.ticked_ns = [self.ticked_ns[1], now_ns];
         self.served.see(now_ns);
-        self.shard.io_mut().begin_tick(now_ns, self.ticks);
+        self.shard.io_mut().io_mut().begin_tick(now_ns, self.ticks);
         let spent = self.shard.counters().get(Counter::RequestWork);
         let worked = self.shard.tick(now_ns);
         let units = self.shard.counters().get(Counter::RequestWork) - spent;
@@ -176,7 +181,7 @@ impl Node {
     pub fn is_idle(&mut self, now_ns: u64) -> bool {
         let idle = (0..20).any(|_| {
             self.ticks += 1;
-            self.shard.io_mut().begin_tick(now_ns, self.ticks);
+            self.shard.io_mut().io_mut().begin_tick(now_ns, self.ticks);
             !self.shard.tick(now_ns)
         });
         idle && self.shard.deadline_ns().is_none_or(|at_ns| at_ns > now_ns)

@@ -67,6 +67,8 @@ pub struct Plan {
     pub interests: u32,
     /// All clients send one request at the beginning, and then hardly any.
     pub crowd: bool,
+    /// Clients over TLS, in 1024ths.
+    pub secured: u32,
     pub network: Network,
 }
 
@@ -115,6 +117,7 @@ impl Plan {
             feed_faults: 0,
             interests: 0,
             crowd: false,
+            secured: 0,
             network: Network::default(),
         }
     }
@@ -134,6 +137,10 @@ impl Plan {
         let (requests, storm, pauses, sleeps) = (4 + wild(150), 1 + wild(40), wild(20), wild(60));
         let (leaves, garbage, returns, feed_faults) = (wild(8), wild(6), wild(200), wild(30));
         let network = Self::network(&mut Dice::new(seed ^ 9 << 32));
+        let mut of_tls = Dice::new(seed ^ 10 << 32);
+        // A handshake takes as long as some hundred steps of a client.
+        let secured_max = if clients < 100 { 1024 } else { 100 };
+        let secured = if of_tls.chance(512) { of_tls.below(secured_max) } else { 0 };
         let (burst, slots, interests) = (1 + wild(100), wild(8), wild(9));
         Self {
             faults,
@@ -165,6 +172,7 @@ impl Plan {
             feed_faults,
             interests: if crowd { interests.clamp(1, 4) } else { interests },
             crowd,
+            secured,
             network,
         }
     }

@@ -7,7 +7,9 @@
 
 use std::collections::VecDeque;
 
+use tickcast::io::sealed::SEAL_BYTES_MAX;
 use tickcast::shard::Format;
+use tickcast::tls::sealed_bytes_max;
 
 use crate::client::Client;
 use crate::feed::History;
@@ -72,11 +74,14 @@ impl World {
     /// After a tick of a shard.
     pub fn check_slow_clients(&mut self, index: usize) {
         let node = &self.nodes[index];
-        let (shard, io) = (&node.shard, node.shard.io());
+        let (shard, io) = (&node.shard, node.shard.io().io());
         let (bytes, most) = (shard.sent_history_bytes(), settings(&self.plan).sent_history_bytes);
         assert!(bytes <= most, "{bytes} bytes of sent history, of {most}");
         let live = || io.conns.iter().filter(|conn| conn.slot_id.is_some());
-        assert!(bytes == 0 || live().any(|conn| conn.cut), "{bytes} bytes of sent history, and no client is behind");
+        assert!(
+            bytes == 0 || live().any(|conn| conn.cut || conn.is_secured),
+            "{bytes} bytes of sent history, and no client is behind"
+        );
         self.seen.history += u64::from(bytes > 0);
         let (held, clients) = (shard.input_bytes(), live().count());
         // What a socket has not taken counts where it is more than answers may be, which may be less than one send.
@@ -89,11 +94,14 @@ impl World {
             self.about = Some((index, client.conn));
             let ticks = conn.room_tick.map_or(0, |tick| node.ticks - tick);
             assert!(ticks <= served_ticks(waiting), "not served for {ticks} ticks, {waiting} wait");
-            let kept = shard.kept_bytes(slot_id);
+            let (kept, tail) = (shard.kept_bytes(slot_id), shard.io().tail_bytes(slot_id));
+            assert!(tail <= sealed_bytes_max(SEAL_BYTES_MAX), "a tail of {tail} bytes");
+            self.seen.tails += u64::from(tail > 0);
             self.seen.kept += u64::from(kept > 0);
             check_kept(client, conn, kept, node, &self.history);
             // What a socket took beyond its capacity does not count as made.
             let sent = conn.sent.min(client.pending.read + conn.capacity as u64);
+            let kept = if conn.is_secured { tail + sealed_bytes_max(kept) } else { kept };
             client.pending.note_made(self.now_ns, (sent + kept as u64).max(conn.cut_frame_end));
         }
         self.about = None;
@@ -106,7 +114,8 @@ fn check_kept(client: &mut Client, conn: &Conn, kept: usize, node: &Node, histor
     let answers = client.oracle.unanswered() * ANSWER_BYTES + UNASKED_BYTES;
     let piece_max = ratio * (PIECE_BYTES + history.largest_record) + answers;
     assert!(conn.largest_piece <= piece_max, "a piece of {} bytes, of {piece_max}", conn.largest_piece);
-    let own = conn.largest_send.max(conn.largest_frame);
+    // The pieces of a secured client are not seen.
+    let own = conn.largest_send.max(conn.largest_frame).max(if conn.is_secured { piece_max } else { 0 });
     let pending = &mut client.pending;
     if pending.kept == 0 && kept > own {
         // A span ends with a flush, of which the client may have been sent nothing. Part of what is kept may be answers.

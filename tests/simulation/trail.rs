@@ -91,7 +91,7 @@ impl From<&Completion> for Reported {
             Completion::Readable { .. } => Self::Readable,
             Completion::Received { len, .. } => Self::Received(*len),
             Completion::Nothing { .. } => Self::Nothing,
-            Completion::Writable { .. } => Self::Writable,
+            Completion::Writable { .. } | Completion::Progress { .. } => Self::Writable,
             Completion::Ended { .. } => Self::Ended,
         }
     }

@@ -17,6 +17,7 @@ use crate::network::{ByteRate, LinkShare};
 use crate::node::Node;
 use crate::oracle::Truth;
 use crate::plan::{Network, Plan};
+use crate::secured::Peer;
 use crate::slow_clients::HISTORY_LAG_NS;
 use crate::stream::HEAD;
 use crate::trail::{Event, Trail};
@@ -187,14 +188,23 @@ impl World {
     pub fn open(&mut self, old: Option<usize>) -> bool {
         let index = self.dice.below(self.nodes.len() as u32) as usize;
         let node = &mut self.nodes[index];
-        node.shard.io_mut().now_ns = self.now_ns;
-        let encoding = encoding_of(node.shard.io().conns.len());
-        let Some((conn, slot_id)) = node.shard.io_mut().open(self.plan.socket_bytes, encoding.format) else {
+        node.shard.io_mut().io_mut().now_ns = self.now_ns;
+        let encoding = encoding_of(node.shard.io().io().conns.len());
+        let Some((conn, slot_id)) = node.shard.io_mut().io_mut().open(self.plan.socket_bytes, encoding.format) else {
             self.trail.add(Event::Refused { node: index });
             return false;
         };
         self.trail.add(Event::Opened { node: index, conn, slot: slot_id.index });
         let mut client = Client::new(index, conn, encoding, self.now_ns);
+        if self.plan.secured > 0 && self.dice.chance(self.plan.secured) {
+            let (peer, session) = Peer::connect(conn);
+            client.peer = Some(peer);
+            let io = node.shard.io_mut();
+            io.secure(slot_id, session);
+            io.io_mut().conns[conn].is_secured = true;
+            io.io_mut().tally.secured += 1;
+            self.seen.secured += 1;
+        }
         let Network { slow, slow_rate, .. } = self.plan.network;
         if slow > 0 && self.dice.chance(slow) {
             client.rate = Some(ByteRate::new(slow_rate, self.now_ns));
@@ -273,9 +283,9 @@ impl World {
             let (dice, client) = (&mut self.dice, &mut self.clients[at]);
             let (node, conn) = (client.node, client.conn);
             let pause_ms = self.plan.network.pause_ms;
-            let io = self.nodes[node].shard.io_mut();
+            let io = self.nodes[node].shard.io_mut().io_mut();
             if is_websocket && dice.chance(self.plan.requests / 4) {
-                io.write(conn, &frame(Opcode::Ping, b"?", dice));
+                io.write(conn, &client.sealed(frame(Opcode::Ping, b"?", dice)));
             }
             if dice.chance(self.plan.pauses) {
                 let until_ns =
@@ -286,9 +296,22 @@ impl World {
             }
             if dice.chance(self.plan.garbage) {
                 let (what, bytes) = client.garbage(dice);
-                io.write(conn, &bytes);
+                io.write(conn, &client.sealed(bytes));
                 self.trail.add(Event::Garbage { node, conn, what });
                 self.seen.garbage += 1;
+            } else if let Some(peer) = &mut client.peer
+                && dice.chance(self.plan.garbage)
+            {
+                if dice.chance(700) {
+                    let bytes = peer.update_keys();
+                    self.seen.key_updates += u64::from(!bytes.is_empty());
+                    io.write(conn, &bytes);
+                } else {
+                    peer.has_lied = true;
+                    (client.leaving, client.may_break, client.speechless) = (true, true, true);
+                    io.write(conn, &[23, 3, 3, 0, 20, dice.below(256) as u8].repeat(5));
+                    self.seen.no_records += 1;
+                }
             } else if dice.chance(self.plan.leaves) {
                 self.leave(at);
             } else if dice.chance(self.plan.faults.reset) {
@@ -306,7 +329,8 @@ impl World {
         let shard = &mut self.nodes[client.node].shard;
         let text = client.request(&wish, &mut self.dice);
         let bytes = client.framed(&text, &mut self.dice);
-        shard.io_mut().write(client.conn, &bytes);
+        let bytes = client.sealed(bytes);
+        shard.io_mut().io_mut().write(client.conn, &bytes);
         self.trail.add(Event::Asked { node: client.node, conn: client.conn, text });
     }
 
@@ -314,12 +338,12 @@ impl World {
     fn leave(&mut self, at: usize) {
         let client = &mut self.clients[at];
         let (node, conn) = (client.node, client.conn);
-        let io = self.nodes[node].shard.io_mut();
+        let io = self.nodes[node].shard.io_mut().io_mut();
         client.leaving = true;
         let politely = client.is_websocket() && self.dice.chance(600);
         if politely {
             client.deserves.push(1000);
-            io.write(conn, &frame(Opcode::Close, &[3, 232], &mut self.dice));
+            io.write(conn, &client.sealed(frame(Opcode::Close, &[3, 232], &mut self.dice)));
         } else {
             client.may_break = true;
             io.finish(conn);
@@ -341,7 +365,7 @@ impl World {
                 self.trail.add(Event::Asleep { node: index, ticks: node.asleep });
             }
             let has_ticked = node.tick(self.now_ns, self.plan.lazy, &mut self.sequencer);
-            for event in node.shard.io_mut().events.drain(..) {
+            for event in node.shard.io_mut().io_mut().events.drain(..) {
                 self.trail.add(Event::Io { node: index, event });
             }
             if has_ticked {
@@ -366,7 +390,7 @@ impl World {
             client.reading = Reading::Always;
             self.about = Some((client.node, client.conn));
             let node = &mut self.nodes[client.node];
-            let conn = &mut node.shard.io_mut().conns[client.conn];
+            let conn = &mut node.shard.io_mut().io_mut().conns[client.conn];
             client.oracle.was_cut |= conn.was_cut;
             client.oracle.disturbed_ns.append(&mut conn.disturbed_ns);
             client.note_timeouts(conn, &self.plan, self.now_ns);
@@ -380,7 +404,7 @@ impl World {
                 continue;
             }
             let bytes: Vec<u8> = conn.to_client.drain(..len).collect();
-            self.read(at, &bytes, ended);
+            self.read(at, bytes, ended);
         }
         for (node, share) in self.nodes.iter_mut().zip(shares) {
             if let Some(link) = &mut node.link {
@@ -394,7 +418,7 @@ impl World {
     fn link_shares(&mut self) -> Vec<LinkShare> {
         let mut readers = vec![0; self.nodes.len()];
         for client in self.clients.iter().filter(|client| client.is_reading(self.now_ns)) {
-            let conn = &self.nodes[client.node].shard.io().conns[client.conn];
+            let conn = &self.nodes[client.node].shard.io().io().conns[client.conn];
             readers[client.node] += usize::from(!conn.to_client.is_empty());
         }
         let links = self.nodes.iter_mut().map(|node| node.link.as_mut().map(|link| link.allowed(self.now_ns)));
@@ -402,9 +426,11 @@ impl World {
     }
 
     /// A client reads these bytes of its socket; `ended`: they are the last.
-    fn read(&mut self, at: usize, bytes: &[u8], ended: bool) {
+    fn read(&mut self, at: usize, bytes: Vec<u8>, ended: bool) {
         let client = &mut self.clients[at];
         let node = &mut self.nodes[client.node];
+        let socket_bytes = bytes.len() as u64;
+        let bytes = &client.opened(bytes)[..];
         let mut hasher = DefaultHasher::new();
         bytes.hash(&mut hasher);
         let (len, hash) = (bytes.len(), hasher.finish());
@@ -417,14 +443,15 @@ impl World {
             ticks_ns: (self.is_prompt && node.overruns.is_empty() && !node.left[0]).then_some(self.ticks_ns),
             known_position: client.pending.unmade_ns().map_or(0, |ns| node.known_at(ns.saturating_sub(HISTORY_LAG_NS))),
         };
-        client.pending.read += bytes.len() as u64;
+        client.pending.read += socket_bytes;
         client.take(bytes, ended, self.now_ns, &truth);
         let output = client.output();
         if !output.is_empty() && !client.speechless {
-            node.shard.io_mut().write(client.conn, &output);
+            let output = client.sealed(output);
+            node.shard.io_mut().io_mut().write(client.conn, &output);
         }
-        if client.over && node.shard.io().conns[client.conn].slot_id.is_some() {
-            node.shard.io_mut().finish(client.conn);
+        if client.over && node.shard.io().io().conns[client.conn].slot_id.is_some() {
+            node.shard.io_mut().io_mut().finish(client.conn);
         }
     }
 }

@@ -61,18 +61,18 @@ fn serve_audience<I: Io>(clients: &mut ClientContext<'_, I>, members: &[Served])
     };
     let sends: Vec<SendOp> = members.iter().map(send).collect();
     let short = clients.outbox.send_kept(bytes, &sends, clients.counters);
-    // `None`: broken.
-    let mut took: Vec<Option<usize>> = sends.iter().map(|send| Some(send.len as usize)).collect();
+    // `None`: broken. A send that was cut may have been taken whole: then its rest is kept below.
+    let mut took: Vec<Option<(usize, bool)>> = sends.iter().map(|send| Some((send.len as usize, false))).collect();
     for short in &short {
-        took[short.index as usize] = taken(short);
+        took[short.index as usize] = taken(short).map(|taken| (taken, true));
     }
-    let all: usize = took.iter().flatten().sum();
+    let all: usize = took.iter().flatten().map(|(taken, _)| taken).sum();
     clients.counters.add(Counter::LaggingSends, sends.len() as u64);
     clients.counters.add(Counter::LaggingBytes, all as u64);
-    for ((served, send), took) in members.iter().zip(&sends).zip(took) {
+    for (served, took) in members.iter().zip(took) {
         match took {
             None => clients.drop_client(served.slot_id),
-            Some(took) => clients.advance_lagging(served, end, took, took < send.len as usize),
+            Some((took, is_cut)) => clients.advance_lagging(served, end, took, is_cut),
         }
     }
     all + sends.len() * SEND_COST_BYTES
