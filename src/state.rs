@@ -14,6 +14,7 @@ use crate::lifecycle::Lifecycle;
 use crate::sequencer::SequencerStats;
 use crate::shard::SlowClient;
 use crate::stats::PublishedCounters;
+use crate::tls::TlsServer;
 
 /// A shard that has not ticked for this long is stalled: `/healthz` and `/readyz` fail, and the service manager's
 /// watchdog is not answered.
@@ -29,6 +30,8 @@ pub struct ServerState {
     /// The feeds.
     pub sources: Arc<Sources>,
     pub auth_failures: AuthFailures,
+    /// `None`: there is no listener for TLS.
+    pub tls: Option<Arc<TlsServer>>,
     /// `None` if `bars_bytes` is 0.
     pub bars: Option<Arc<BarStore>>,
     pub lifecycle: Arc<Lifecycle>,

@@ -107,6 +107,24 @@ counters! {
     RefusedAnswers Count "Requests refused because so many bytes of responses were unread: answer_bytes_max, answer_bytes_per_connection_max";
     RefusedAddressAnswers Count "Requests refused with 429 because so many bytes of responses to their address were unread: answer_bytes_per_address_max";
     RefusedEchoes Count "Echoes refused with 503 because the maximum was connected: echoes_max";
+    TlsClients Level "Of the subscribers, those over TLS";
+    TlsSends Count "Sends that were sealed, one a subscriber over TLS and flush";
+    TlsBytes Count "Bytes of those sends before they were sealed";
+    TlsFaults Count "Subscribers over TLS disconnected because what they sent could not be opened";
+    TlsHandshakes Count "Full TLS handshakes";
+    TlsResumed Count "TLS handshakes that resumed a session";
+    TlsRefusedRate Count "TLS handshakes refused by the rate limit of the shard: tls_handshakes_per_s";
+    TlsRefusedAddressRate Count "TLS handshakes refused by the limit of their address: tls_handshakes_per_address_per_s";
+    TlsTimeouts Count "TLS handshakes that were not complete in time: tls_handshake_timeout_ms";
+    TlsClosed Count "TLS handshakes that the peer has ended without an alert, or that were evicted";
+    TlsAlerts Count "TLS handshakes that the peer has refused with an alert: it does not trust the certificate, as a rule";
+    TlsVersion Count "TLS handshakes without a version in common: tls_min_version";
+    TlsProtocol Count "TLS handshakes of clients that offer other protocols than http/1.1";
+    TlsName Count "TLS handshakes for a server name without a certificate";
+    TlsCertificate Count "TLS handshakes with a client certificate that was refused: tls_client_ca";
+    TlsPlainHttp Count "Requests of plain HTTP to tls_listen, refused with 400";
+    TlsNotTls Count "Connections to tls_listen that sent something else than TLS";
+    TlsBroken Count "TLS handshakes that failed for another reason";
     EchoesIdle Count "Echoes closed because nothing was received from them: idle_timeout_ms";
 }
 

@@ -27,6 +27,10 @@ macro_rules! layer {
             #[arg(skip)]
             #[serde(default)]
             pub publisher: Vec<PublisherEntry>,
+            /// Certificates by server name: tables of the file only.
+            #[arg(skip)]
+            #[serde(default)]
+            pub tls: Vec<TlsEntry>,
         }
 
         impl Layer {
@@ -37,6 +41,7 @@ macro_rules! layer {
                     feed: if self.feed.is_empty() { below.feed } else { self.feed },
                     enable_echo: self.enable_echo.or(below.enable_echo),
                     publisher: if self.publisher.is_empty() { below.publisher } else { self.publisher },
+                    tls: if self.tls.is_empty() { below.tls } else { self.tls },
                 }
             }
         }
@@ -51,6 +56,23 @@ layer! {
     /// Address and port, or `unix:PATH`, for health, metrics, the operator's view and publishing, which are then not
     /// served at `listen` [default: none]
     admin_listen "TICKCAST_ADMIN_LISTEN" "ADDR:PORT" String;
+    /// Address and port for `https://` and `wss://`; needs a certificate [default: none]
+    tls_listen "TICKCAST_TLS_LISTEN" "ADDR:PORT" String;
+    /// File with the server's certificate and those that lead to its authority, PEM; further ones are tables `[[tls]]` of
+    /// the file [default: none]
+    tls_cert "TICKCAST_TLS_CERT" "FILE" PathBuf;
+    /// File with the key of the certificate, PEM [default: none]
+    tls_key "TICKCAST_TLS_KEY" "FILE" PathBuf;
+    /// Lowest version of TLS: `1.2` or `1.3` [default: 1.2]
+    tls_min_version "TICKCAST_TLS_MIN_VERSION" "VERSION" String;
+    /// File with the authorities whose certificates clients may present, PEM [default: none]
+    tls_client_ca "TICKCAST_TLS_CLIENT_CA" "FILE" PathBuf;
+    /// TLS handshakes a second on one core; 0 for no limit [default: 1000]
+    tls_handshakes_per_s "TICKCAST_TLS_HANDSHAKES_PER_S" "N" u32;
+    /// TLS handshakes a second of one address; 0 for no limit [default: half of all cores', at most 500]
+    tls_handshakes_per_address_per_s "TICKCAST_TLS_HANDSHAKES_PER_ADDRESS_PER_S" "N" u32;
+    /// Time for a TLS handshake, ms [default: 5000]
+    tls_handshake_timeout_ms "TICKCAST_TLS_HANDSHAKE_TIMEOUT_MS" "MS" u32;
     /// Cores for shards, like `0,2-5`; feeds and publishers use the others [default: all but the first]
     cores "TICKCAST_CORES" "LIST" String;
     /// Token that publishers present, 16 to 256 characters; without one `/v1/publish` is off. Other users of this machine
@@ -229,6 +251,16 @@ pub struct PublisherEntry {
     pub bytes_per_s: Option<u32>,
     pub levels_per_s: Option<u32>,
     pub definitions_per_s: Option<u32>,
+}
+
+/// One table `[[tls]]`, as given.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsEntry {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    /// Server names that get this pair; those of the certificate by default.
+    pub names: Option<Vec<String>>,
 }
 
 impl Layer {

@@ -21,18 +21,21 @@ mod hosts;
 mod layer;
 mod origins;
 mod publishers;
+mod range;
 mod reload;
 mod resolve;
+mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 pub use self::admin::AdminListen;
 pub use self::hosts::AllowedHosts;
-pub use self::layer::{Layer, PublisherEntry, check_variables};
+pub use self::layer::{Layer, PublisherEntry, TlsEntry, check_variables};
 pub use self::origins::{Origin, Origins};
 pub use self::reload::Reloaded;
 pub use self::resolve::{SLOTS_MAX, descriptors_needed};
+pub use self::tls::TlsLimits;
 
 use ipnet::IpNet;
 
@@ -42,6 +45,7 @@ use crate::ingest::registry::Spec;
 use crate::ingest::{IdentitySettings, PaceSettings, PublisherSettings};
 use crate::sequencer::OwnerLimits;
 use crate::shard;
+use crate::tls::{CertificateFiles, TlsVersion};
 
 /// Why settings are invalid: the setting, its value and what was expected.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +70,14 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Health, metrics, the operator's view and publishing. `None`: they are on `listen`.
     pub admin_listen: Option<AdminListen>,
+    /// `None`: connections are not encrypted.
+    pub tls_listen: Option<SocketAddr>,
+    pub tls_min_version: TlsVersion,
+    /// Authorities of client certificates.
+    pub tls_client_ca: Option<PathBuf>,
+    /// Certificates and their keys, read when they change.
+    pub tls_pairs: Vec<CertificateFiles>,
+    pub tls_limits: TlsLimits,
     /// Cores that run a shard each.
     pub cores: Vec<usize>,
     /// Cores for feeds and publishers: those without a shard, or all.

@@ -6,6 +6,8 @@ use ipnet::IpNet;
 
 use super::agreement;
 use super::publishers::{resolve_identities, resolve_tokens};
+use super::range::within;
+use super::tls::{TlsLimits, TlsListener};
 use super::{AdminListen, AllowedHosts, Config, ConfigError, Layer, Machine, Origins};
 use crate::auth::Token;
 use crate::ingest::PaceSettings;
@@ -35,7 +37,6 @@ impl Config {
     /// The setting, its value and what was expected.
     pub fn resolve(layer: Layer, machine: &Machine, epoch: u32) -> Result<Self, ConfigError> {
         let cores = resolve_cores(layer.cores.as_deref(), machine)?;
-        let other_cores = without(&machine.cores, &cores);
         let publishers_max = within!(layer.publishers_max, 64, 1, 4096);
         let connections_max = resolve_connections(layer.connections_max, machine, cores.len())?;
         let pending_connections_max = resolve_pending(layer.pending_connections_max, publishers_max, machine)?;
@@ -47,11 +48,16 @@ impl Config {
         }
         .resolve(&layer)?;
         let answers = AnswerLimits::resolve(&layer)?;
-        let publish_pace = resolve_pace(&layer)?;
-        let publisher_limits = resolve_publisher_limits(&layer)?;
-        let listen = resolve_listen(layer.listen.as_deref().unwrap_or("127.0.0.1:9001"))?;
+        let (publish_pace, publisher_limits) = (resolve_pace(&layer)?, resolve_publisher_limits(&layer)?);
+        let listen = resolve_listen(layer.listen.as_deref())?;
+        let tls = TlsListener::resolve(&layer, listen)?;
         Ok(Self {
             listen,
+            tls_listen: tls.listen,
+            tls_min_version: tls.min_version,
+            tls_client_ca: layer.tls_client_ca.clone(),
+            tls_pairs: tls.pairs,
+            tls_limits: TlsLimits::resolve(&layer, cores.len())?,
             admin_listen: resolve_admin_listen(layer.admin_listen.as_deref(), listen)?,
             feeds: resolve_feeds(&feed_texts(&layer))?,
             publishers: resolve_identities(&layer, publisher_limits, publish_pace)?,
@@ -63,10 +69,7 @@ impl Config {
             log_lines_per_s: within!(layer.log_lines_per_s, 20, 0, 1_000_000),
             connections_max,
             connections_per_address_max: shares.connections_max,
-            addresses_exempt: resolve_networks(
-                "addresses_exempt",
-                layer.addresses_exempt.as_deref().unwrap_or(LOOPBACK),
-            )?,
+            addresses_exempt: resolve_exempt(&layer)?,
             trusted_proxies: resolve_networks("trusted_proxies", layer.trusted_proxies.as_deref().unwrap_or("none"))?,
             handshakes_per_s,
             handshakes_per_address_per_s: shares.handshakes_per_s,
@@ -98,8 +101,8 @@ impl Config {
             packet_bytes_max: within!(layer.packet_bytes_max, 16 << 20, 1024, 256 << 20),
             head_bytes_max: within!(layer.head_bytes_max, 16 << 10, 512, 1 << 20),
             shard: resolve_shard(&layer, epoch)?,
+            other_cores: without(&machine.cores, &cores),
             cores,
-            other_cores,
         })
     }
 }
@@ -127,6 +130,10 @@ fn resolve_publisher_limits(layer: &Layer) -> Result<OwnerLimits, ConfigError> {
         instruments_max: within!(layer.publisher_instruments_max, 20_000, 1, 10_000_000),
         ids_max: within!(layer.publisher_ids_max, 100_000, 1, 1 << 31),
     })
+}
+
+fn resolve_exempt(layer: &Layer) -> Result<Vec<IpNet>, ConfigError> {
+    resolve_networks("addresses_exempt", layer.addresses_exempt.as_deref().unwrap_or(LOOPBACK))
 }
 
 fn feed_texts(layer: &Layer) -> Vec<String> {
@@ -200,21 +207,8 @@ fn value(setting: &'static str, problem: String) -> ConfigError {
     ConfigError::Value { setting, problem }
 }
 
-fn within<T: PartialOrd + std::fmt::Display>(
-    setting: &'static str,
-    given: Option<T>,
-    default: T,
-    least: T,
-    most: T,
-) -> Result<T, ConfigError> {
-    match given {
-        None => Ok(default),
-        Some(given) if given >= least && given <= most => Ok(given),
-        Some(given) => Err(value(setting, format!("{given} is out of range: expected {least} to {most}"))),
-    }
-}
-
-fn resolve_listen(listen: &str) -> Result<SocketAddr, ConfigError> {
+fn resolve_listen(given: Option<&str>) -> Result<SocketAddr, ConfigError> {
+    let listen = given.unwrap_or("127.0.0.1:9001");
     listen.parse().map_err(|_| {
         let problem = format!(
             "invalid address {listen:?}: expected ADDRESS:PORT, such as 127.0.0.1:9001, 0.0.0.0:9001 or [::]:9001"

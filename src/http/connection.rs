@@ -1,5 +1,6 @@
 //! A connection that HTTP owns: its socket, bytes that were read and not parsed yet, and its guards in admission.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use super::timer;
 use crate::allowance::Allowance;
 use crate::clock::now_ns;
 use crate::state::ClientAddress;
+use crate::tls::{Session, sealed_bytes_max};
 
 /// Header lines of a request at most, as many as servers behind proxies take.
 pub(super) const HEADERS_MAX: usize = 100;
@@ -23,7 +25,9 @@ pub(super) const HEADERS_MAX: usize = 100;
 const LINGER: Duration = Duration::from_secs(1);
 /// Bytes of one read: a browser's request head has some 500. Never an array in a future: every connection's task would
 /// carry it.
-const READ_BYTES: usize = 2048;
+pub(super) const READ_BYTES: usize = 2048;
+/// Bytes of a close_notify of TLS, and some.
+const CLOSE_BYTES: usize = 256;
 /// Bytes of a response that a peer has to take within the write timeout: 13 KB a second by default.
 const CHUNK_BYTES: usize = 64 << 10;
 
@@ -39,6 +43,8 @@ pub(super) struct WriteTimeouts {
 /// A connection that is not a client of the shard.
 pub(super) struct Connection {
     stream: TcpStream,
+    /// `None`: the connection is not encrypted.
+    session: Option<Box<Session>>,
     unread: Vec<u8>,
     pending: PendingConnection,
     /// `None` if the peer had closed when the connection was accepted.
@@ -62,6 +68,7 @@ impl Connection {
         let address = peer.map(|socket| ClientAddress { socket, forwarded: None });
         Self {
             stream,
+            session: None,
             unread: Vec::new(),
             pending,
             address,
@@ -86,7 +93,7 @@ impl Connection {
             timer::sleep(timeout).await;
             Err(Refusal::head_timeout(timeout))
         };
-        let (stream, unread, pending) = (&mut self.stream, &mut self.unread, &self.pending);
+        let Self { stream, session, unread, pending, .. } = self;
         let evicted = async {
             pending.must_end().await;
             let message = "evicted for a newer connection before the request was complete (pending_connections_max)";
@@ -100,7 +107,7 @@ impl Connection {
                     unread.drain(..consumed);
                     return Ok(Some(request));
                 }
-                match read(stream, unread).await {
+                match read(stream, session, unread).await {
                     Ok(0) | Err(_) => return Ok(None),
                     Ok(_) => {}
                 }
@@ -111,7 +118,7 @@ impl Connection {
 
     /// A future that reads more bytes (0 at the end of the stream), and the pending connection, to wait for either.
     pub(super) fn read_or_end(&mut self) -> (impl Future<Output = io::Result<usize>>, &PendingConnection) {
-        (read(&mut self.stream, &mut self.unread), &self.pending)
+        (read(&mut self.stream, &mut self.session, &mut self.unread), &self.pending)
     }
 
     /// Bytes that were read and not parsed.
@@ -126,6 +133,30 @@ impl Connection {
 
     pub(super) fn socket(&self) -> &TcpStream {
         &self.stream
+    }
+
+    /// What a TLS handshake needs.
+    pub(super) fn parts(&mut self) -> (&mut TcpStream, &PendingConnection, Option<&AddressGuard>) {
+        (&mut self.stream, &self.pending, self.address_guard.as_ref())
+    }
+
+    /// Secures the connection. False if what came behind the handshake cannot be opened.
+    pub(super) async fn set_session(&mut self, mut session: Box<Session>) -> bool {
+        let mut output = Vec::new();
+        let opened = session.open(&mut [], &mut self.unread, &mut output);
+        let is_written = output.is_empty() || self.write(&output).await.is_ok();
+        self.session = Some(session);
+        opened.is_ok() && is_written
+    }
+
+    /// True if the connection is encrypted.
+    pub(super) fn is_secured(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// Takes the session, for the next owner of the socket.
+    pub(super) fn take_session(&mut self) -> Option<Box<Session>> {
+        self.session.take()
     }
 
     pub(super) fn pending(&self) -> &PendingConnection {
@@ -165,7 +196,8 @@ impl Connection {
     /// # Errors
     /// `TimedOut` if the peer does not take them within the write timeout.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        write_until(&mut self.stream, bytes, self.timeouts.piece, std::future::pending()).await
+        let bytes = sealed(&mut self.session, bytes)?;
+        write_until(&mut self.stream, &bytes, self.timeouts.piece, std::future::pending()).await
     }
 
     /// Writes bytes of a response. A peer that does not take them at once may be evicted meanwhile.
@@ -177,7 +209,8 @@ impl Connection {
         let until_ns = *self.answer_until_ns.get_or_insert(now_ns + self.timeouts.whole.as_nanos() as u64);
         let timeout = self.timeouts.piece.min(Duration::from_nanos(until_ns.saturating_sub(now_ns)));
         self.pending.set_waiting();
-        write_until(&mut self.stream, bytes, timeout, self.pending.must_end()).await
+        let bytes = sealed(&mut self.session, bytes)?;
+        write_until(&mut self.stream, &bytes, timeout, self.pending.must_end()).await
     }
 
     /// Sends a response and closes.
@@ -250,6 +283,12 @@ impl Connection {
     /// Shuts the sending side down and waits a moment for the peer to close: closing with unread input would send a reset,
     /// which could overtake the response. The connection may be evicted meanwhile.
     pub(super) async fn close(&mut self) {
+        if let Some(session) = &mut self.session {
+            let mut notice = [0; CLOSE_BYTES];
+            let len = session.close(&mut notice);
+            // A peer that does not take it gets none.
+            let _ = write_until(&mut self.stream, &notice[..len], LINGER, self.pending.must_end()).await;
+        }
         if self.stream.shutdown(Shutdown::Write).await.is_err() {
             return;
         }
@@ -302,10 +341,38 @@ async fn write_until(
     future::or(writing, future::or(evicted, late)).await
 }
 
-async fn read(stream: &mut TcpStream, unread: &mut Vec<u8>) -> io::Result<usize> {
-    let at = unread.len();
-    unread.resize(at + READ_BYTES, 0);
-    let read = stream.read(&mut unread[at..]).await;
-    unread.truncate(at + *read.as_ref().unwrap_or(&0));
-    read
+/// Reads more bytes; 0 at the end of the stream.
+async fn read(stream: &mut TcpStream, session: &mut Option<Box<Session>>, unread: &mut Vec<u8>) -> io::Result<usize> {
+    let Some(session) = session else {
+        let at = unread.len();
+        unread.resize(at + READ_BYTES, 0);
+        let read = stream.read(&mut unread[at..]).await;
+        unread.truncate(at + *read.as_ref().unwrap_or(&0));
+        return read;
+    };
+    let (mut input, mut output, before) = (vec![0; READ_BYTES], Vec::new(), unread.len());
+    loop {
+        let len = stream.read(&mut input).await?;
+        if len == 0 {
+            return Ok(0);
+        }
+        let opened = session.open(&mut input[..len], unread, &mut output);
+        if !output.is_empty() {
+            stream.write_all(&output).await?;
+            output.clear();
+        }
+        let is_end = opened.map_err(io::Error::other)?;
+        if is_end || unread.len() > before {
+            return Ok(unread.len() - before);
+        }
+    }
+}
+
+/// The bytes as they are sent.
+fn sealed<'a>(session: &mut Option<Box<Session>>, bytes: &'a [u8]) -> io::Result<Cow<'a, [u8]>> {
+    let Some(session) = session else { return Ok(Cow::Borrowed(bytes)) };
+    let mut out = vec![0; sealed_bytes_max(bytes.len())];
+    let len = session.seal(bytes, &mut out).map_err(io::Error::other)?;
+    out.truncate(len);
+    Ok(Cow::Owned(out))
 }

@@ -2,19 +2,22 @@
 //! head, router.
 
 use std::io::{Read, Write};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use glommio::net::TcpStream;
 use http::{Method, Request};
 
-use super::admission::forwarded::{self, Forwarded};
+use super::Listener;
+use super::admission::forwarded::{self, ClientScheme, Forwarded};
 use super::admission::origin;
 use super::connection::{Connection, WriteTimeouts};
 use super::handlers::sse;
 use super::refusal::Refusal;
 use super::router::{self, Endpoint};
 use super::rules;
+use super::secured;
 use super::server::HttpServer;
 use crate::clock::now_ns;
 use crate::config::{AllowedHosts, Config};
@@ -23,15 +26,22 @@ use crate::io::descriptor::duplicate;
 use crate::stats::Counter;
 
 /// Serves a connection.
-pub(super) async fn serve(server: Rc<HttpServer>, stream: TcpStream) {
+pub(super) async fn serve(server: Rc<HttpServer>, stream: TcpStream, listener: Listener) {
     fault::point("exchange");
     let config = server.config();
-    let Some(mut connection) = admit(&server, stream, &config) else { return };
+    let Some(mut connection) = admit(&server, stream, listener, &config) else { return };
     // The connection of a trusted proxy counts for the client that its request head names.
     let is_proxied =
         connection.address().is_some_and(|address| forwarded::is_trusted(address.client(), &config.trusted_proxies));
     if !is_proxied && let Err(refusal) = count_address(&server, &mut connection, &config) {
-        return refuse(&server, &mut connection, &refusal, false).await;
+        // Its reason would cost a handshake.
+        if listener == Listener::Plain {
+            refuse(&server, &mut connection, &refusal, false).await;
+        }
+        return;
+    }
+    if listener == Listener::Tls && !secured::secure(&server, &mut connection, &config).await {
+        return;
     }
     let timeout = Duration::from_millis(config.upgrade_timeout_ms.into());
     let mut request = match connection.read_head(config.head_bytes_max, timeout).await {
@@ -46,7 +56,8 @@ pub(super) async fn serve(server: Rc<HttpServer>, stream: TcpStream) {
             return refuse(&server, &mut connection, &refusal, false).await;
         }
     };
-    if let Some(scheme) = forwarded::scheme(request.headers()).filter(|_| is_proxied) {
+    let own_scheme = connection.is_secured().then_some(ClientScheme::Https);
+    if let Some(scheme) = forwarded::scheme(request.headers()).filter(|_| is_proxied).or(own_scheme) {
         request.extensions_mut().insert(scheme);
     }
     let counted = if is_proxied { count_forwarded(&server, &mut connection, &request, &config) } else { Ok(()) };
@@ -59,7 +70,7 @@ pub(super) async fn serve(server: Rc<HttpServer>, stream: TcpStream) {
 }
 
 /// Adds the connection to the pending ones; `None` if it was refused.
-fn admit(server: &HttpServer, stream: TcpStream, config: &Config) -> Option<Connection> {
+fn admit(server: &HttpServer, stream: TcpStream, listener: Listener, config: &Config) -> Option<Connection> {
     // A peer that has already closed has no address.
     let peer = stream.peer_addr().ok();
     match server.admission.enter(peer.map(|peer| peer.ip()), config) {
@@ -74,7 +85,10 @@ fn admit(server: &HttpServer, stream: TcpStream, config: &Config) -> Option<Conn
             Some(Connection::new(stream, peer, entered.connection, timeouts))
         }
         Err(rejection) => {
-            write_and_close(&stream, &server.reject(rejection).response());
+            let refusal = server.reject(rejection);
+            if listener == Listener::Plain {
+                write_and_close(&stream, &refusal.response());
+            }
             None
         }
     }
@@ -123,7 +137,7 @@ async fn respond(
     rules::check(request).map_err(|refusal| origin::share_refusal(access, request, &config, refusal))?;
     // A trusted proxy chooses its names itself, unless there is a list.
     let is_of_proxy = is_proxied && config.allow_host == AllowedHosts::ByListener;
-    if !is_of_proxy && let Some(refusal) = origin::host_refusal(request, config.listen.ip(), &config) {
+    if !is_of_proxy && let Some(refusal) = origin::host_refusal(request, listener_of(connection, &config), &config) {
         server.count(Counter::RefusedHost);
         return Err(refusal);
     }
@@ -139,6 +153,11 @@ async fn respond(
         (None, Ok(())) => router::route(server, connection, request).await,
     };
     outcome.map_err(|refusal| origin::share_refusal(access, request, &config, refusal))
+}
+
+/// The address of the listener that has accepted this connection.
+fn listener_of(connection: &Connection, config: &Config) -> IpAddr {
+    config.tls_listen.filter(|_| connection.is_secured()).unwrap_or(config.listen).ip()
 }
 
 async fn refuse(server: &HttpServer, connection: &mut Connection, refusal: &Refusal, headers_only: bool) {

@@ -21,8 +21,8 @@ use glommio::net::TcpStream;
 use glommio::task::JoinHandle;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::exchange;
 use super::server::HttpServer;
+use super::{Listener, exchange};
 use crate::clock::now_ns;
 use crate::fault;
 use crate::io::descriptor;
@@ -129,17 +129,17 @@ fn bind_socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
 }
 
 /// Accepts connections on the calling shard's executor, whenever [`HttpServer::notify_listener`] says that some wait,
-/// until the returned task is cancelled. The socket does not block.
-pub fn spawn(server: Rc<HttpServer>, socket: TcpListener) -> JoinHandle<()> {
+/// until the returned task is cancelled. The sockets do not block.
+pub fn spawn(server: Rc<HttpServer>, sockets: Vec<(Listener, TcpListener)>) -> JoinHandle<()> {
     let accepting = async move {
         let mut accepted: u32 = 0;
         loop {
             server.accept_signal.wait().await;
             fault::point("listener");
             let _task = server.enter_task();
-            while let Some(outcome) = accept(&socket) {
+            while let Some((listener, outcome)) = accept_next(&sockets, accepted) {
                 match outcome {
-                    Ok(stream) => spawn_exchange(server.clone(), stream),
+                    Ok(stream) => spawn_exchange(server.clone(), stream, listener),
                     Err(error) => {
                         // Usually out of descriptors: connections that exist are still served.
                         tracing::warn!("shard {}: accept failed: {error}; is 'ulimit -n' too low?", server.index());
@@ -162,6 +162,13 @@ async fn contain(task: impl Future<Output = ()>) {
     let _ = AssertUnwindSafe(task).catch_unwind().await;
 }
 
+/// The next connection of any socket, each being first by `nth`; `None` if none waits.
+fn accept_next(sockets: &[(Listener, TcpListener)], nth: u32) -> Option<(Listener, io::Result<TcpStream>)> {
+    let first = nth as usize % sockets.len().max(1);
+    let (before, after) = sockets.split_at(first);
+    after.iter().chain(before).find_map(|(listener, socket)| Some((*listener, accept(socket)?)))
+}
+
 /// The next connection; `None` if none waits.
 fn accept(socket: &TcpListener) -> Option<io::Result<TcpStream>> {
     loop {
@@ -176,10 +183,10 @@ fn accept(socket: &TcpListener) -> Option<io::Result<TcpStream>> {
     }
 }
 
-fn spawn_exchange(server: Rc<HttpServer>, stream: TcpStream) {
+fn spawn_exchange(server: Rc<HttpServer>, stream: TcpStream, listener: Listener) {
     let task = server.enter_task();
     glommio::spawn_local(async move {
-        contain(exchange::serve(server, stream)).await;
+        contain(exchange::serve(server, stream, listener)).await;
         // Last: with it ends what the executor has to do for this connection.
         drop(task);
     })

@@ -12,6 +12,7 @@
 //! * `admission`: pending connections, rate limits, address limits, forwarded headers, origins.
 //! * `router`: all paths and their handlers. A GET endpoint is added there.
 //! * `handlers`: one file for each endpoint.
+//! * `secured`: the TLS handshake of a connection, and its limits.
 //! * `server`: the state of one shard's HTTP server, and the hand-over of a socket to the shard.
 //! * `answers`: memory of responses that are not read yet. `portions`: work in short portions.
 //! * `connection`: a socket that HTTP owns. [`request`], [`rules`], [`handshake`], `response`, [`refusal`], `content`:
@@ -38,8 +39,16 @@ pub mod request;
 mod response;
 mod router;
 pub mod rules;
+mod secured;
 mod server;
 mod slots;
 mod timer;
 
-pub use self::server::{HttpServer, HttpShared};
+pub use self::server::{HttpServer, HttpShared, ShardIo};
+
+/// What a listening socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    Plain,
+    Tls,
+}

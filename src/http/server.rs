@@ -26,15 +26,19 @@ use crate::clock::now_ns;
 use crate::config::Config;
 use crate::io::SlotId;
 use crate::io::descriptor;
+use crate::io::sealed::Sealed;
 use crate::io::uring::Uring;
 use crate::memory;
 use crate::shard::{Shard, SlowClient};
 use crate::state::{ServerState, SlowClientRow};
-use crate::stats::{Counter, ShardCounters};
+use crate::stats::Counter;
 use crate::wake::ShardWaker;
 
 /// When a request that found too many unread responses may be tried again.
 const ANSWERS_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What a shard sends and receives through.
+pub type ShardIo = Sealed<Uring>;
 
 /// What the HTTP servers of all shards share.
 pub struct HttpShared {
@@ -64,7 +68,7 @@ impl HttpShared {
 /// The HTTP server of one shard.
 pub struct HttpServer {
     index: usize,
-    pub(super) shard: Rc<RefCell<Shard<Uring>>>,
+    pub(super) shard: Rc<RefCell<Shard<ShardIo>>>,
     pub(super) shared: Arc<HttpShared>,
     waker: Arc<ShardWaker>,
     /// The settings in effect.
@@ -105,7 +109,7 @@ impl Drop for TaskGuard {
 impl HttpServer {
     pub fn new(
         index: usize,
-        shard: Rc<RefCell<Shard<Uring>>>,
+        shard: Rc<RefCell<Shard<ShardIo>>>,
         shared: Arc<HttpShared>,
         waker: Arc<ShardWaker>,
     ) -> Self {
@@ -159,7 +163,13 @@ impl HttpServer {
     }
 
     /// Sets the counters of the shard that are levels of HTTP.
-    pub fn set_levels(&self, counters: &mut ShardCounters) {
+    pub fn set_levels(&self, shard: &mut Shard<ShardIo>) {
+        let sealed = shard.io().counts();
+        let counters = shard.counters_mut();
+        counters.set(Counter::TlsClients, sealed.connections);
+        counters.set(Counter::TlsSends, sealed.sends);
+        counters.set(Counter::TlsBytes, sealed.bytes);
+        counters.set(Counter::TlsFaults, sealed.faults);
         counters.set(Counter::PendingConnections, self.admission.pending().len() as u64);
         counters.set(Counter::AnswerBytes, self.answer_bytes.get() as u64);
     }
@@ -197,7 +207,7 @@ impl HttpServer {
     /// Publishes the counters of the shard, which publishes none itself while it sleeps.
     pub(super) fn publish_counters(&self) {
         let mut shard = self.shard.borrow_mut();
-        self.set_levels(shard.counters_mut());
+        self.set_levels(&mut shard);
         self.state().shards[self.index].publish(shard.counters());
     }
 
@@ -320,7 +330,7 @@ impl HttpServer {
     pub(super) fn hand_over(
         &self,
         connection: &mut Connection,
-        open: impl FnOnce(&mut Shard<Uring>, SlotId, &[u8]),
+        open: impl FnOnce(&mut Shard<ShardIo>, SlotId, &[u8]),
     ) -> Result<(), Refusal> {
         if self.shard.borrow().clients() >= self.state().config.slots_per_shard() as usize {
             return Err(self.refuse_full());
@@ -331,8 +341,11 @@ impl HttpServer {
         let socket = descriptor::borrow(connection.socket());
         // What a subscriber sends is short. A failure leaves the kernel's own limit.
         let _ = SockRef::from(&socket).set_recv_buffer_size(self.state().config.receive_buffer_bytes);
-        match shard.io_mut().adopt(&socket) {
+        match shard.io_mut().io_mut().adopt(&socket) {
             Ok(Some(slot_id)) => {
+                if let Some(session) = connection.take_session() {
+                    shard.io_mut().secure(slot_id, session);
+                }
                 open(&mut shard, slot_id, connection.unread());
                 let mut slots = self.slots.borrow_mut();
                 slots.set_address(slot_id.index, connection.address());

@@ -19,6 +19,7 @@ mod identity;
 mod parameters;
 mod publisher;
 mod publisher_source;
+mod publisher_stream;
 mod publishers;
 pub mod registry;
 mod room;
@@ -33,6 +34,7 @@ pub mod venue;
 pub use self::identity::{DEFAULT_IDENTITY, Identity, IdentitySettings, NamePattern, PaceSettings};
 pub use self::publisher::Publisher;
 pub use self::publisher_source::PublisherSettings;
+pub use self::publisher_stream::PublisherStream;
 pub use self::publishers::{Credential, EnterError, Entered, Publishers};
 pub use self::room::{UNREAD_BYTES_MAX, Unread, WAITS_MAX};
 pub use self::sequencer_handle::{

@@ -6,14 +6,14 @@
 //! * An invalid packet closes the connection with 1008 and the place of the error. The records before it are kept.
 //! * When the server stops, the connection is closed with 1001; when its token is withdrawn, with 1008.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::TcpKeepalive;
 
 use super::publisher_source::{CHECK_INTERVAL, Interruption, PublisherSource};
+use super::publisher_stream::PublisherStream;
 use super::{Credential, Entered, PublisherSettings, Publishers, SequencerHandle};
 use tickcast_protocol::ws::deflate::Inflater;
 use tickcast_protocol::ws::{CloseCode, NextStep, Role, Session, SessionLimits, answer_violation, close_frame};
@@ -36,7 +36,7 @@ const READ_BYTES: usize = 256 * 1024;
 
 /// One publisher's connection.
 pub struct Publisher {
-    stream: TcpStream,
+    stream: PublisherStream,
     session: Session,
     limits: SessionLimits,
     inflater: Inflater,
@@ -58,15 +58,10 @@ impl Publisher {
         settings: PublisherSettings,
         credential: Credential,
         entered: Entered,
-        stream: TcpStream,
+        stream: PublisherStream,
         deflate: bool,
     ) -> io::Result<Self> {
-        stream.set_read_timeout(Some(CHECK_INTERVAL))?;
-        stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-        // A Unix socket has no address and needs no keep-alive: the kernel closes it with the publisher's process.
-        if stream.peer_addr().is_ok() {
-            SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
-        }
+        stream.set_up(CHECK_INTERVAL, WRITE_TIMEOUT, &KEEPALIVE)?;
         let limits = SessionLimits { message_bytes_max: settings.packet_bytes_max };
         let inflater = Inflater::new(settings.inflate_ratio_max);
         let session = if deflate { Session::with_deflate(Role::Server) } else { Session::new(Role::Server) };
@@ -95,13 +90,13 @@ impl Publisher {
     fn serve(&mut self, unread: &[u8]) -> io::Result<()> {
         let mut buffer = vec![0; READ_BYTES];
         buffer[..unread.len()].copy_from_slice(unread);
-        let mut filled = unread.len();
+        let (mut filled, mut taken) = (unread.len(), unread.len());
         let mut read_at = Instant::now();
         loop {
             if !self.take(&mut buffer[..filled])? {
                 return Ok(());
             }
-            self.note_handed_in(filled)?;
+            self.note_handed_in(taken)?;
             if read_at.elapsed() < SPACING && (1..READ_BYTES).contains(&filled) {
                 std::thread::sleep(SPACING);
             } else {
@@ -109,11 +104,11 @@ impl Publisher {
                 std::thread::yield_now();
             }
             read_at = Instant::now();
-            filled = match self.stream.read(&mut buffer) {
-                Ok(0) => return Ok(()),
+            (filled, taken) = match self.stream.read(&mut buffer) {
+                Ok((0, _)) => return Ok(()),
                 Ok(read) => read,
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => 0,
-                Err(error) if error.kind() == ErrorKind::Interrupted => 0,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => (0, 0),
+                Err(error) if error.kind() == ErrorKind::Interrupted => (0, 0),
                 Err(error) => return Err(error),
             };
             match self.source.interruption() {
@@ -136,7 +131,7 @@ impl Publisher {
         let mut left = self.drain_bytes.unwrap_or(0).saturating_sub(read as u64);
         if left == 0 {
             // What the peer's kernel had kept comes as soon as there is room.
-            left = rustix::io::ioctl_fionread(&self.stream)?.min(self.drain_bytes_max);
+            left = self.stream.waiting_bytes()?.min(self.drain_bytes_max);
             self.drain_bytes_max -= left;
         }
         self.drain_bytes = Some(left);
@@ -176,10 +171,10 @@ impl Publisher {
     /// input would send a reset, which could overtake the frame.
     fn close(&mut self, frame: &[u8]) -> io::Result<()> {
         self.stream.write_all(frame)?;
-        self.stream.shutdown(Shutdown::Write)?;
+        self.stream.end()?;
         let until = Instant::now() + LINGER;
-        let mut rest = [0; 4096];
-        while Instant::now() < until && !matches!(self.stream.read(&mut rest), Ok(0)) {}
+        let mut rest = vec![0; READ_BYTES];
+        while Instant::now() < until && !matches!(self.stream.read(&mut rest), Ok((0, _))) {}
         Ok(())
     }
 }

@@ -104,8 +104,8 @@ pub struct Uring {
     /// Signalled by the kernel when an operation completes while the ring is armed, and by
     /// [`ShardWaker`](crate::wake::ShardWaker) as well.
     completed: OwnedFd,
-    /// The listening socket, and whether connections have come since [`Self::take_acceptable`].
-    listener: Option<OwnedFd>,
+    /// The listening sockets, and whether connections have come since [`Self::take_acceptable`].
+    listeners: Vec<OwnedFd>,
     acceptable: bool,
 }
 
@@ -134,11 +134,11 @@ impl Uring {
             receiving: 0,
             wake,
             completed,
-            listener: None,
+            listeners: Vec::new(),
             acceptable: false,
         };
         uring.disarm();
-        uring.watch(WAKE);
+        uring.watch(WAKE, 0);
         Ok(uring)
     }
 
@@ -154,23 +154,23 @@ impl Uring {
 
     /// Reports connections that wait at this listening socket by [`Self::take_acceptable`].
     pub fn watch_listener(&mut self, socket: &impl AsFd) -> io::Result<()> {
-        self.listener = Some(socket.as_fd().try_clone_to_owned()?);
-        self.watch(LISTENER);
+        self.listeners.push(socket.as_fd().try_clone_to_owned()?);
+        self.watch(LISTENER, self.listeners.len() as u32 - 1);
         Ok(())
     }
 
-    /// True if connections have come to the listening socket since the last call. A new one is reported even if older
+    /// True if connections have come to a listening socket since the last call. A new one is reported even if older
     /// ones wait still.
     pub fn take_acceptable(&mut self) -> bool {
         std::mem::take(&mut self.acceptable)
     }
 
-    /// Polls the eventfd or the listening socket.
-    fn watch(&mut self, operation: u8) {
-        let descriptor = if operation == WAKE { Some(&self.wake) } else { self.listener.as_ref() };
+    /// Polls the eventfd or the listening socket with this index.
+    fn watch(&mut self, operation: u8, index: u32) {
+        let descriptor = if operation == WAKE { Some(&self.wake) } else { self.listeners.get(index as usize) };
         let Some(descriptor) = descriptor else { return };
         let poll = opcode::PollAdd::new(types::Fd(descriptor.as_raw_fd()), POLL_INPUT).multi(true).build();
-        self.push(poll.user_data(tag(operation, NO_SLOT)));
+        self.push(poll.user_data(tag(operation, SlotId { index, ..NO_SLOT })));
     }
 
     /// Takes over a connected socket: the file table keeps it, and the caller can close its descriptor. `None` if all
@@ -322,7 +322,7 @@ impl Uring {
             WAKE | LISTENER => {
                 self.acceptable |= operation == LISTENER;
                 if !cqueue::more(entry.flags()) {
-                    self.watch(operation);
+                    self.watch(operation, slot_id.index);
                 }
                 return;
             }

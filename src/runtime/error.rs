@@ -5,6 +5,7 @@ use crate::check::Unfit;
 use crate::http::admin::AdminListenError;
 use crate::http::listener::ListenError;
 use crate::log::LogError;
+use crate::tls::TlsError;
 
 /// Why the server does not start, or has failed: what is wrong, the likely cause, the cure.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +20,8 @@ pub enum StartError {
     Listen(#[from] ListenError),
     #[error(transparent)]
     AdminListen(#[from] AdminListenError),
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
     #[error("feed {0}")]
     Feed(String),
     #[error("core {core}: {error}")]

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 use sd_notify::NotifyState;
 
+use super::certificates;
 use super::panics::watch_thread;
 use crate::affinity::keep_current_thread_on;
 use crate::clock;
@@ -43,6 +44,9 @@ pub(super) fn spawn(
             clock::now_ns();
             watch.look(&state.heartbeats).into_iter().for_each(log);
             memory.look();
+            if let Some(tls) = &state.tls {
+                certificates::look(tls);
+            }
             if state.heartbeats.stalled().is_none() {
                 notify(&[NotifyState::Watchdog]);
             }

@@ -2,6 +2,7 @@
 //!
 //! * `server`: starts all parts in order, applies reloaded settings, drains and stops.
 //! * `shard_thread`: the thread of one shard; `shard_driver`: what it does between two sleeps.
+//! * `certificates`: what is read again while the server runs.
 //! * `panics`: what a panic does; `health`: whether the shards run, and what the service manager learns.
 //! * `signals`, `output`, `machine`: SIGTERM, SIGINT and SIGHUP; stdout and stderr; cores and descriptors.
 //!
@@ -9,6 +10,7 @@
 //! resynchronises shards. Not pinned: one that makes bars, one that watches the shards, one for signals, and the main
 //! thread, which waits for events.
 
+mod certificates;
 mod error;
 mod health;
 mod machine;
@@ -54,6 +56,9 @@ pub fn serve<E: std::fmt::Display>(
     signals.forward_to(&lifecycle)?;
     if let Some(admin) = server.admin() {
         print(format!("admin listener on {admin}\n"));
+    }
+    if let Some(tls) = server.tls_address() {
+        print(format!("serving TLS on https://{tls}\n"));
     }
     print(format!("serving on http://{}\n", server.address()));
     health::notify_ready();

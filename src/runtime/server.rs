@@ -1,7 +1,7 @@
 //! All parts of a running server: started in order, reloaded, stopped in order.
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Sender, bounded, unbounded};
 
 use super::StartError;
+use super::certificates;
 use super::health;
 use super::shard_driver::ShardCommand;
 use super::shard_thread::{self, ShardControl, ShardStartError, ShardThread};
@@ -18,8 +19,8 @@ use crate::clock::{self, now_ns, wall_ns};
 use crate::config::{AdminListen, BARS_RING_BYTES, Config, Reloaded};
 use crate::heartbeat::Heartbeats;
 use crate::http::admin::{AdminServer, AdminSocket, SocketFile};
-use crate::http::listener::SendLimits;
-use crate::http::{HttpShared, listener};
+use crate::http::listener::{Listeners, SendLimits};
+use crate::http::{HttpShared, Listener, listener};
 use crate::ingest::registry::Spec;
 use crate::ingest::states::Sources;
 use crate::ingest::{Publishers, ResyncRequests, SequencerHandle, SourceTimeouts, supervisor};
@@ -30,6 +31,7 @@ use crate::ring;
 use crate::sequencer::{Sequencer, SequencerStats, SourceId};
 use crate::state::{ServerState, SlowClientList};
 use crate::stats::PublishedCounters;
+use crate::tls::{ServerSettings, TlsServer};
 
 /// How often the main thread checks whether others have ended.
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
@@ -41,6 +43,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// A running server.
 pub(super) struct Server {
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     state: Arc<ServerState>,
     shards: Vec<ShardThread>,
     threads: Threads,
@@ -81,11 +84,16 @@ impl Server {
         let limits =
             SendLimits { buffer_bytes: config.send_buffer_bytes, notsent_lowat_bytes: config.notsent_lowat_bytes };
         let listeners = listener::bind(config.listen, config.cores.len(), limits)?;
+        let tls = load_tls(config)?;
+        let tls_listeners = config.tls_listen.map(|address| listener::bind(address, config.cores.len(), limits));
+        let tls_listeners = tls_listeners.transpose()?;
+        let tls_address = tls_listeners.as_ref().map(|listeners| listeners.address);
+        let address = listeners.address;
         let admin = config.admin_listen.as_ref().map(AdminSocket::bind).transpose()?;
         let (writers, readers): (Vec<_>, Vec<_>) = config.cores.iter().map(|_| ring::ring(config.ring_bytes)).unzip();
-        let (state, requests, bars) = start_sequencer(config, lifecycle, writers)?;
+        let (state, requests, bars) = start_sequencer(config, tls, lifecycle, writers)?;
         let http = Arc::new(HttpShared::new(state.clone()));
-        let shards = start_shards(&http, listeners.sockets, readers)?;
+        let shards = start_shards(&http, sockets_of(listeners, tls_listeners), readers)?;
         let wakers: Vec<_> = shards.iter().map(|shard| shard.waker.clone()).collect();
         state.sequencer.attach_shards(wakers.clone());
         let (feeds, resync) = start_sources(&state, requests)?;
@@ -96,7 +104,7 @@ impl Server {
         let threads = Threads { feeds, resync, bars, health, health_stop };
         let admin = admin.map(|socket| start_admin(socket, http)).transpose().map_err(StartError::Thread)?;
         state.sources.wait_until_opened(OPENING);
-        Ok(Self { address: listeners.address, state, shards, threads, admin, config: config.clone() })
+        Ok(Self { address, tls_address, state, shards, threads, admin, config: config.clone() })
     }
 
     /// Where the admin listener listens.
@@ -107,6 +115,11 @@ impl Server {
     /// The address that the server listens on.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address for TLS.
+    pub(super) fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
     }
 
     /// Applies the settings that can change without a restart. If any of them is invalid, nothing is changed.
@@ -123,6 +136,9 @@ impl Server {
         let Reloaded { changed, fixed } = config.reload(&self.config);
         self.config = config.clone();
         self.state.publishers.set_identities(&config.publishers);
+        if let Some(tls) = &self.state.tls {
+            certificates::reload(tls, &config.tls_pairs);
+        }
         let config = Arc::new(config);
         for shard in &self.shards {
             shard.send(ShardCommand::ChangeSettings(config.clone()));
@@ -233,6 +249,7 @@ type SequencerParts = (Arc<ServerState>, ResyncRequests, Option<JoinHandle<()>>)
 /// Creates the sequencer with its rings, and starts the thread that makes bars.
 fn start_sequencer(
     config: &Config,
+    tls: Option<Arc<TlsServer>>,
     lifecycle: Arc<Lifecycle>,
     writers: Vec<ring::Writer>,
 ) -> Result<SequencerParts, StartError> {
@@ -258,6 +275,7 @@ fn start_sequencer(
         publishers: Arc::new(Publishers::new(config.feeds.len() as SourceId, &config.publishers)),
         sources: Arc::new(Sources::new(&config.feeds)),
         auth_failures: AuthFailures::default(),
+        tls,
         bars,
         lifecycle,
         heartbeats: Arc::new(Heartbeats::new(config.cores.len())),
@@ -268,20 +286,40 @@ fn start_sequencer(
     Ok((Arc::new(state), requests, bar_thread))
 }
 
+/// Reads the certificates, if there is a listener for TLS.
+fn load_tls(config: &Config) -> Result<Option<Arc<TlsServer>>, StartError> {
+    if config.tls_listen.is_none() {
+        return Ok(None);
+    }
+    let (pairs, client_ca) = (config.tls_pairs.clone(), config.tls_client_ca.clone());
+    let settings = ServerSettings { pairs, min_version: config.tls_min_version, client_ca };
+    Ok(Some(Arc::new(TlsServer::load(&settings, certificates::now_s())?)))
+}
+
+/// The sockets of each shard.
+fn sockets_of(plain: Listeners, tls: Option<Listeners>) -> Vec<Vec<(Listener, TcpListener)>> {
+    let mut tls = tls.into_iter().flat_map(|listeners| listeners.sockets);
+    let of_shard = |socket| {
+        let tls = tls.next().map(|socket| (Listener::Tls, socket));
+        std::iter::once((Listener::Plain, socket)).chain(tls).collect()
+    };
+    plain.sockets.into_iter().map(of_shard).collect()
+}
+
 /// Starts one shard per core, and waits until each of them accepts connections.
 fn start_shards(
     http: &Arc<HttpShared>,
-    sockets: Vec<std::net::TcpListener>,
+    sockets: Vec<Vec<(Listener, TcpListener)>>,
     readers: Vec<ring::Reader>,
 ) -> Result<Vec<ShardThread>, StartError> {
     let mut shards = Vec::new();
-    for (index, (socket, reader)) in sockets.into_iter().zip(readers).enumerate() {
+    for (index, (sockets, reader)) in sockets.into_iter().zip(readers).enumerate() {
         let core = http.state.config.cores[index];
         let (report, started) = mpsc::channel();
         let (commands, received) = unbounded();
         let (end, ended) = bounded(0);
         let control = ShardControl { commands: received, end };
-        let spawned = shard_thread::spawn(index, core, http.clone(), socket, reader, control, report);
+        let spawned = shard_thread::spawn(index, core, http.clone(), sockets, reader, control, report);
         let outcome = spawned.and_then(|thread| {
             let waker = started.recv().map_err(|_| ShardStartError::Panicked)??;
             Ok(ShardThread { waker, thread, commands, ended })

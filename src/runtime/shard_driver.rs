@@ -38,9 +38,8 @@ use glommio::io::BufferedFile;
 use crate::clock::{self, now_ns};
 use crate::config::Config;
 use crate::fault;
-use crate::http::{HttpServer, HttpShared, listener};
+use crate::http::{HttpServer, HttpShared, Listener, ShardIo, listener};
 use crate::io::descriptor;
-use crate::io::uring::Uring;
 use crate::memory;
 use crate::shard::Shard;
 use crate::stats::Counter;
@@ -79,20 +78,22 @@ pub(super) enum ShardCommand {
 pub(super) async fn run(
     index: usize,
     http: Arc<HttpShared>,
-    socket: TcpListener,
-    shard: Shard<Uring>,
+    sockets: Vec<(Listener, TcpListener)>,
+    shard: Shard<ShardIo>,
     waker: Arc<ShardWaker>,
     commands: Receiver<ShardCommand>,
 ) {
     let mut shard = shard;
-    let watched = shard.io_mut().watch_listener(&socket).and_then(|()| shard.io().completed_fd());
+    let uring = shard.io_mut().io_mut();
+    let mut watched = sockets.iter().map(|(_, socket)| uring.watch_listener(socket));
+    let watched = watched.try_for_each(|watched| watched).and_then(|()| shard.io().io().completed_fd());
     let event = match watched {
         Ok(event) => descriptor::file(event),
         Err(error) => return tracing::error!("shard {index}: a descriptor could not be duplicated: {error}"),
     };
     let shard = Rc::new(RefCell::new(shard));
     let server = Rc::new(HttpServer::new(index, shard.clone(), http.clone(), waker.clone()));
-    let listener = listener::spawn(server.clone(), socket);
+    let listener = listener::spawn(server.clone(), sockets);
     let mut driver = ShardDriver {
         index,
         http,
@@ -121,7 +122,7 @@ struct ShardDriver {
     index: usize,
     http: Arc<HttpShared>,
     waker: Arc<ShardWaker>,
-    shard: Rc<RefCell<Shard<Uring>>>,
+    shard: Rc<RefCell<Shard<ShardIo>>>,
     server: Rc<HttpServer>,
     commands: Receiver<ShardCommand>,
     drain: Option<DrainRequest>,
@@ -176,7 +177,7 @@ impl ShardDriver {
     /// After a panic of a tick: closes all connections, since the state of the shard is not known, and leaves HTTP to
     /// answer until [`ShardCommand::Stop`]. Connections are polled for, because the shard's ring reports none.
     async fn close_all(&mut self) {
-        self.shard.borrow_mut().io_mut().close_all();
+        self.shard.borrow_mut().io_mut().io_mut().close_all();
         loop {
             match self.commands.try_recv() {
                 Ok(ShardCommand::Stop) | Err(TryRecvError::Disconnected) => return,
@@ -240,15 +241,15 @@ impl ShardDriver {
     }
 
     /// Passes on which clients have closed and which are slow.
-    fn publish_clients(&self, shard: &mut Shard<Uring>) {
+    fn publish_clients(&self, shard: &mut Shard<ShardIo>) {
         self.server.release_slots(shard.take_departed());
         if let Some(slowest) = shard.take_slowest() {
             self.server.publish_slow_clients(slowest);
         }
     }
 
-    fn publish_counters(&self, shard: &mut Shard<Uring>) {
-        self.server.set_levels(shard.counters_mut());
+    fn publish_counters(&self, shard: &mut Shard<ShardIo>) {
+        self.server.set_levels(shard);
         self.http.state.shards[self.index].publish(shard.counters());
     }
 
@@ -263,7 +264,7 @@ impl ShardDriver {
 
     /// Has the connections accepted that the shard's ring has reported.
     fn notify_listener(&mut self) {
-        if self.shard.borrow_mut().io_mut().take_acceptable() {
+        if self.shard.borrow_mut().io_mut().io_mut().take_acceptable() {
             self.is_settled = false;
             self.server.notify_listener();
         }
@@ -287,7 +288,8 @@ impl ShardDriver {
     fn may_sleep(&mut self) -> bool {
         self.waker.prepare_sleep(self.place());
         let mut shard = self.shard.borrow_mut();
-        let may_sleep = (self.is_settled || shard.io_mut().arm())
+        let may_sleep = (self.is_settled || shard.io_mut().io_mut().arm())
+            && !shard.io().has_own_completions()
             && !shard.has_new_records()
             && !shard.wants_resync()
             && self.commands.is_empty();
@@ -303,7 +305,7 @@ impl ShardDriver {
     fn sleep(&mut self) {
         self.alarm = None;
         let left = self.deadline_ns().map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(now_ns())));
-        self.shard.borrow_mut().io_mut().wait(left);
+        self.shard.borrow_mut().io_mut().io_mut().wait(left);
         self.note_wake_up();
     }
 
@@ -369,7 +371,7 @@ impl ShardDriver {
 
     fn wake_up(&mut self, place: SleepPlace) {
         self.waker.end_sleep(place);
-        self.shard.borrow_mut().io_mut().disarm();
+        self.shard.borrow_mut().io_mut().io_mut().disarm();
         self.worked_ns = now_ns();
     }
 }

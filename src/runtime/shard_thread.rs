@@ -11,7 +11,8 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use super::panics::watch_thread;
 use super::shard_driver::{self, ShardCommand};
-use crate::http::HttpShared;
+use crate::http::{HttpShared, Listener, ShardIo};
+use crate::io::sealed::Sealed;
 use crate::io::uring::{SetupError, Uring};
 use crate::ring;
 use crate::shard::Shard;
@@ -77,7 +78,7 @@ pub(super) fn spawn(
     index: usize,
     core: usize,
     http: Arc<HttpShared>,
-    socket: TcpListener,
+    sockets: Vec<(Listener, TcpListener)>,
     ring: ring::Reader,
     control: ShardControl,
     report: mpsc::Sender<Result<Arc<ShardWaker>, ShardStartError>>,
@@ -92,7 +93,7 @@ pub(super) fn spawn(
                 Ok((shard, waker)) => {
                     // The receiver is gone if another shard could not start: then this one ends too.
                     if report.send(Ok(waker.clone())).is_ok() {
-                        shard_driver::run(index, http.clone(), socket, shard, waker, commands).await;
+                        shard_driver::run(index, http.clone(), sockets, shard, waker, commands).await;
                     }
                 }
                 Err(error) => drop(report.send(Err(error))),
@@ -101,10 +102,10 @@ pub(super) fn spawn(
         .map_err(|error| ShardStartError::Executor(error.to_string()))
 }
 
-fn set_up(http: &HttpShared, ring: ring::Reader) -> Result<(Shard<Uring>, Arc<ShardWaker>), ShardStartError> {
+fn set_up(http: &HttpShared, ring: ring::Reader) -> Result<(Shard<ShardIo>, Arc<ShardWaker>), ShardStartError> {
     let config = &http.state.config;
     let uring = Uring::new(config.slots_per_shard())?;
     let event = ShardStartError::Event;
     let waker = ShardWaker::new(uring.wake_fd().map_err(event)?, uring.completed_fd().map_err(event)?);
-    Ok((Shard::new(config.shard.clone(), uring, ring), Arc::new(waker)))
+    Ok((Shard::new(config.shard.clone(), Sealed::new(uring), ring), Arc::new(waker)))
 }

@@ -7,6 +7,7 @@
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -46,6 +47,8 @@ pub struct TlsServer {
     certificates: Arc<Certificates>,
     /// The files of the present table, and what they were like when they were last read.
     files: Mutex<(Vec<CertificateFiles>, Vec<FileStamp>)>,
+    /// Times that pairs were read again and could not be used.
+    reload_failures: AtomicU64,
 }
 
 /// What tells that a file has changed: inode, size, time of change. `None`: there is no such file.
@@ -83,7 +86,7 @@ impl TlsServer {
         config.send_tls13_tickets = 1;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         let files = Mutex::new((settings.pairs.clone(), stamps));
-        Ok(Self { config: Arc::new(config), provider, certificates, files })
+        Ok(Self { config: Arc::new(config), provider, certificates, files, reload_failures: AtomicU64::new(0) })
     }
 
     /// The handshake of a new connection.
@@ -104,7 +107,14 @@ impl TlsServer {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         *files = (pairs.to_vec(), stamps);
         drop(files);
-        self.certificates.replace(loaded?);
+        match loaded {
+            Ok(table) => self.certificates.replace(table),
+            Err(error) => {
+                // Relaxed: a number that is read by itself.
+                self.reload_failures.fetch_add(1, Ordering::Relaxed);
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
@@ -118,6 +128,12 @@ impl TlsServer {
             return Ok(false);
         }
         self.reload(&pairs, now_s).map(|()| true)
+    }
+
+    /// Times that pairs were read again and could not be used.
+    pub fn reload_failures(&self) -> u64 {
+        // Relaxed: see `reload`.
+        self.reload_failures.load(Ordering::Relaxed)
     }
 
     /// When the certificates expire.

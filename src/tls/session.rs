@@ -381,7 +381,7 @@ impl Session {
 /// Whom a client certificate names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// The whole subject, such as `CN=desk, O=Example`.
+    /// The whole subject, such as `CN=feed, O=Example`.
     pub subject: String,
     pub common_name: Option<String>,
     /// DNS names, mail addresses, URIs and addresses of its subjectAltName.

@@ -30,5 +30,6 @@ mod restart;
 mod shutdown;
 mod sse_and_json;
 mod start;
+mod tls;
 mod trusted_proxies;
 mod venues;

@@ -34,10 +34,10 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["affinity", "auth", "bars", "clock", "fault", "lifecycle", "rate_limit", "ring", "sequencer", "tls", "wake"],
     ),
     // The limits of the bars, the feeds and the shards are settings, with their cost in memory.
-    ("config", &["allowance", "auth", "bars", "ingest", "sequencer", "shard"]),
+    ("config", &["allowance", "auth", "bars", "ingest", "io", "sequencer", "shard", "tls"]),
     // Checks the machine against the configuration. Whether io_uring works is found out by opening a ring.
     ("check", &["config", "io"]),
-    ("state", &["auth", "bars", "config", "heartbeat", "ingest", "lifecycle", "sequencer", "shard", "stats"]),
+    ("state", &["auth", "bars", "config", "heartbeat", "ingest", "lifecycle", "sequencer", "shard", "stats", "tls"]),
     (
         "http",
         &[
@@ -57,6 +57,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "shard",
             "state",
             "stats",
+            "tls",
             "wake",
         ],
     ),
@@ -82,6 +83,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "shard",
             "state",
             "stats",
+            "tls",
             "wake",
         ],
     ),

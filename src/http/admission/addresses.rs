@@ -29,6 +29,7 @@ struct Entries {
 struct AddressEntry {
     connections: u32,
     handshakes: RateLimiter,
+    tls_handshakes: RateLimiter,
 }
 
 /// Counts one connection for its address until it is dropped.
@@ -51,7 +52,9 @@ impl AddressTable {
         now_ns: u64,
     ) -> Result<Option<AddressGuard>, AddressFull> {
         let address = address.to_canonical();
-        let unlimited = config.connections_per_address_max == 0 && config.handshakes_per_address_per_s == 0;
+        let unlimited = config.connections_per_address_max == 0
+            && config.handshakes_per_address_per_s == 0
+            && config.tls_limits.handshakes_per_address_per_s == 0;
         if unlimited || config.is_exempt(address) {
             return Ok(None);
         }
@@ -72,13 +75,20 @@ impl AddressTable {
     }
 }
 
+impl AddressEntry {
+    /// True if its rates no longer matter.
+    fn is_idle(&self, now_ns: u64) -> bool {
+        self.handshakes.is_idle(now_ns) && self.tls_handshakes.is_idle(now_ns)
+    }
+}
+
 impl Entries {
     /// Removes the entries without connections whose rate limit has expired, each time that the table has doubled: the cost
     /// is amortised over the insertions.
     fn prune(&mut self, now_ns: u64) {
         const PRUNE_MIN: usize = 1024;
         if self.by_key.len() >= self.prune_at.max(PRUNE_MIN) {
-            self.by_key.retain(|_, entry| entry.connections > 0 || !entry.handshakes.is_idle(now_ns));
+            self.by_key.retain(|_, entry| entry.connections > 0 || !entry.is_idle(now_ns));
             self.prune_at = self.by_key.len() * 2;
         }
     }
@@ -104,6 +114,18 @@ impl AddressGuard {
         let mut entries = self.addresses.lock();
         let Some(entry) = entries.by_key.get_mut(&self.key) else { return Ok(Duration::ZERO) };
         entry.handshakes.take(per_second, now_ns, wait_max)
+    }
+
+    /// The same for a TLS handshake.
+    pub(crate) fn take_tls_handshake(
+        &self,
+        per_second: u32,
+        now_ns: u64,
+        wait_max: Duration,
+    ) -> Result<Duration, Duration> {
+        let mut entries = self.addresses.lock();
+        let Some(entry) = entries.by_key.get_mut(&self.key) else { return Ok(Duration::ZERO) };
+        entry.tls_handshakes.take(per_second, now_ns, wait_max)
     }
 }
 
@@ -156,7 +178,9 @@ mod tests {
         assert!((0..3).all(|_| count(&addresses, "127.0.0.1", &loopback).is_ok_and(|guard| guard.is_none())));
         let proxy = config("connections_per_address_max = 1\naddresses_exempt = '10.0.0.0/8'");
         assert!((0..3).all(|_| count(&addresses, "10.1.2.3", &proxy).is_ok_and(|guard| guard.is_none())));
-        let off = config("connections_per_address_max = 0\nhandshakes_per_address_per_s = 0");
+        let off = config(
+            "connections_per_address_max = 0\nhandshakes_per_address_per_s = 0\ntls_handshakes_per_address_per_s = 0",
+        );
         assert!(count(&addresses, "192.0.2.1", &off).is_ok_and(|guard| guard.is_none()));
     }
 

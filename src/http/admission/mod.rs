@@ -98,11 +98,18 @@ pub(crate) struct Admission {
     addresses: Arc<AddressTable>,
     accepts: Cell<RateLimiter>,
     handshakes: Cell<RateLimiter>,
+    tls_handshakes: Cell<RateLimiter>,
 }
 
 impl Admission {
     pub(crate) fn new(addresses: Arc<AddressTable>) -> Self {
-        Self { pending: Rc::default(), addresses, accepts: Cell::default(), handshakes: Cell::default() }
+        Self {
+            pending: Rc::default(),
+            addresses,
+            accepts: Cell::default(),
+            handshakes: Cell::default(),
+            tls_handshakes: Cell::default(),
+        }
     }
 
     pub(crate) fn pending(&self) -> &PendingConnections {
@@ -163,6 +170,26 @@ impl Admission {
         let of_shard =
             take(&self.handshakes, config.handshakes_per_s, now_ns, wait_max).map_err(Rejection::ShardRate)?;
         Ok(of_address.max(of_shard))
+    }
+
+    /// Takes a permit for a TLS handshake, first of the address, then of the shard; returns the time until it is valid, or
+    /// the counter of the limit.
+    pub(crate) fn take_tls_handshake(
+        &self,
+        address: Option<&AddressGuard>,
+        config: &Config,
+        now_ns: u64,
+    ) -> Result<Duration, Counter> {
+        let limits = config.tls_limits;
+        let wait_max = Duration::from_millis(u64::from(limits.handshake_timeout_ms) / 2);
+        let of_address = match address {
+            Some(address) => address
+                .take_tls_handshake(limits.handshakes_per_address_per_s, now_ns, wait_max)
+                .map_err(|_| Counter::TlsRefusedAddressRate)?,
+            None => Duration::ZERO,
+        };
+        let of_shard = take(&self.tls_handshakes, limits.handshakes_per_s, now_ns, wait_max);
+        Ok(of_address.max(of_shard.map_err(|_| Counter::TlsRefusedRate)?))
     }
 
     /// Half of the upgrade timeout, as reading the head has used some of it. Zero if waiting handshakes take 7/8 of the

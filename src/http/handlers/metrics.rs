@@ -18,6 +18,7 @@ use crate::log;
 use crate::memory;
 use crate::state::ServerState;
 use crate::stats::{Counter, CounterKind, PublishedCounters};
+use crate::tls::CertificateExpiry;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -44,6 +45,7 @@ pub(crate) fn response(state: &ServerState) -> Response {
         shards: state.shards.clone(),
         of_server,
         sources: state.source_rows(now_ns(), wall_ns()),
+        certificates: state.tls.as_ref().map_or_else(Vec::new, |tls| tls.expiries()),
     }));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).expect("writing to a String cannot fail");
@@ -55,6 +57,11 @@ pub(super) fn of_server(state: &ServerState) -> Vec<Metric> {
     let mut metrics = of_sequencer(state);
     metrics.extend(of_publishers(state));
     metrics.extend(of_bars_and_clock(state));
+    metrics.push(count(
+        "tls_certificate_reload_failures",
+        state.tls.as_ref().map_or(0, |tls| tls.reload_failures()),
+        "Times that certificates were read again and could not be used, so that the old ones stay",
+    ));
     metrics
 }
 
@@ -179,12 +186,14 @@ struct Metrics {
     shards: Vec<PublishedCounters>,
     of_server: Vec<Metric>,
     sources: Vec<SourceRow>,
+    certificates: Vec<CertificateExpiry>,
 }
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         encode_shards(&self.shards, &mut encoder)?;
         encode_sources(&self.sources, &mut encoder)?;
+        encode_certificates(&self.certificates, &mut encoder)?;
         encode_log(&mut encoder)?;
         for Metric { name, help, kind, value } in &self.of_server {
             match kind {
@@ -295,6 +304,18 @@ fn encode_family(
         }
     }
     Ok(())
+}
+
+fn encode_certificates(
+    certificates: &[CertificateExpiry],
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), std::fmt::Error> {
+    let sample = |expiry: &CertificateExpiry| {
+        (vec![("name", expiry.name.clone())], u64::try_from(expiry.not_after_s).unwrap_or(0))
+    };
+    let samples = certificates.iter().map(sample).collect();
+    let help = "When a certificate expires, in seconds since 1970: its name is the first server name";
+    encode_family(encoder, "tls_certificate_expiry_timestamp_seconds", help, CounterKind::Level, samples)
 }
 
 fn encode_log(encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {

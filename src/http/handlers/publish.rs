@@ -17,7 +17,7 @@ use crate::http::handshake::{Supported, Upgrade, accept_upgrade};
 use crate::http::refusal::{RETRY_AFTER, Refusal};
 use crate::http::request::bearer_token;
 use crate::http::server::HttpServer;
-use crate::ingest::{Credential, EnterError, Entered, Publisher};
+use crate::ingest::{Credential, EnterError, Entered, Publisher, PublisherStream};
 use crate::io::descriptor::duplicate;
 use crate::sequencer::SourceId;
 use crate::state::ServerState;
@@ -78,7 +78,7 @@ pub(crate) fn serve_blocking(
     let publisher = stream
         .write_all(&opened.upgrade.response)
         .and_then(|()| stream.try_clone())
-        .and_then(|stream| publisher_of(state, config, opened, stream));
+        .and_then(|stream| publisher_of(state, config, opened, PublisherStream::new(stream, None)));
     match publisher {
         Ok(publisher) => run(state, source, publisher, unread),
         Err(error) => {
@@ -118,6 +118,7 @@ async fn start(server: &HttpServer, connection: &mut Connection, opened: OpenedP
     let (unread, address_guard) = (connection.take_unread(), connection.take_address_guard());
     stream.set_nonblocking(false)?;
     let (state, source) = (server.shared.state.clone(), opened.entered.source);
+    let stream = PublisherStream::new(stream, connection.take_session());
     let publisher = publisher_of(&state, &server.config(), opened, stream)?;
     std::thread::Builder::new().name(format!("publisher-{source}")).spawn(move || {
         run(&state, source, publisher, &unread);
@@ -130,7 +131,7 @@ fn publisher_of(
     state: &Arc<ServerState>,
     config: &Config,
     opened: OpenedPublisher,
-    stream: TcpStream,
+    stream: PublisherStream,
 ) -> io::Result<Publisher> {
     Publisher::new(
         state.sequencer.clone(),

@@ -22,8 +22,7 @@ use crate::http::portions::Portions;
 use crate::http::refusal::Refusal;
 use crate::http::request::quote;
 use crate::http::response::{Framing, Response};
-use crate::http::server::HttpServer;
-use crate::io::uring::Uring;
+use crate::http::server::{HttpServer, ShardIo};
 use crate::shard::Shard;
 use tickcast_protocol::control::{Pattern, parse_symbol};
 use tickcast_protocol::json;
@@ -286,7 +285,7 @@ fn tagged(response: Response, tag: &str) -> Response {
 }
 
 /// Hashes the values that [`Values::push`] writes. The sequence and flags of a book stand for its levels.
-fn hash_values(shard: &Shard<Uring>, id: u32, channels: &[Channel], hash: &mut impl Hasher) {
+fn hash_values(shard: &Shard<ShardIo>, id: u32, channels: &[Channel], hash: &mut impl Hasher) {
     (id, shard.values().status(id).state).hash(hash);
     let row = shard.values().row(id);
     let mut record = Vec::new();
@@ -312,7 +311,7 @@ struct Values {
 }
 
 impl Values {
-    fn of(shard: &Shard<Uring>, instrument: &Arc<Instrument>, channels: &[Channel]) -> Self {
+    fn of(shard: &Shard<ShardIo>, instrument: &Arc<Instrument>, channels: &[Channel]) -> Self {
         let (row, mut records) = (shard.values().row(instrument.id), Vec::new());
         let mut take = |channel: &Channel| {
             let start = records.len();

@@ -466,15 +466,15 @@ fn client_certificate_is_optional_and_told_apart_by_its_authority() {
         config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(pair));
         connect(&Arc::new(config), "a.test")
     };
-    let named = |params: &mut CertificateParams| params.distinguished_name.push(rcgen::DnType::CommonName, "desk 7");
-    let known = authority.pair_with("client", &["desk7.test"], named);
+    let named = |params: &mut CertificateParams| params.distinguished_name.push(rcgen::DnType::CommonName, "feed 7");
+    let known = authority.pair_with("client", &["feed7.test"], named);
     let session = shake(&server, &mut with(&known), usize::MAX).expect("a session");
     let certificate = session.client_certificate().expect("one");
     assert_eq!(
         (certificate.common_name.as_deref(), &certificate.names[..]),
-        (Some("desk 7"), &["desk7.test".to_owned()][..])
+        (Some("feed 7"), &["feed7.test".to_owned()][..])
     );
-    let other = foreign.pair_with("client", &["desk7.test"], named);
+    let other = foreign.pair_with("client", &["feed7.test"], named);
     let (fault, _) = shake(&server, &mut with(&other), usize::MAX).expect_err("of another authority");
     assert_eq!(fault.reason(), "certificate", "{fault}");
     let mut without = connect(&Arc::new(authority.client(&[&TLS13])), "a.test");

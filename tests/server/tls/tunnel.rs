@@ -1,0 +1,142 @@
+//! A tunnel: a listener whose connections are carried to a server over TLS, by the client of rustls. So the plain clients
+//! of these tests speak to it as they are.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use tempfile::TempDir;
+use tickcast_test_support::server::Server;
+
+/// An authority, and the certificate of a server that it has signed.
+pub struct Authority {
+    folder: TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new(vec![]).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("signed");
+        let authority = Self { folder: tempfile::tempdir().expect("a folder"), issuer };
+        authority.renew(&["localhost"]);
+        authority
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Replaces the pair by one for these names. The certificate comes last.
+    pub fn renew(&self, names: &[&str]) {
+        let key = KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let params = CertificateParams::new(names).expect("names");
+        let certificate = params.signed_by(&key, &self.issuer).expect("signed");
+        replace(&self.path("key.pem"), &key.serialize_pem());
+        replace(&self.path("cert.pem"), &certificate.pem());
+    }
+
+    /// A server with the pair.
+    pub fn start(&self, args: &[&str]) -> Server {
+        let (cert, key) = (self.path("cert.pem"), self.path("key.pem"));
+        let pair = ["--tls-cert", cert.to_str().expect("UTF-8"), "--tls-key", key.to_str().expect("UTF-8")];
+        Server::start(&[&["--tls-listen", "127.0.0.1:0"], &pair[..], args].concat())
+    }
+
+    fn client(&self) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("an authority");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        Arc::new(builder.expect("versions").with_root_certificates(roots).with_no_client_auth())
+    }
+
+    /// The handshake with a server of this name; the certificate that it has shown.
+    pub fn shake(&self, server: &Server, name: &str) -> Result<Vec<u8>, String> {
+        let mut client = client_of(&self.client(), name);
+        let mut socket = TcpStream::connect(tls_address(server)).expect("it listens");
+        while client.is_handshaking() {
+            client.complete_io(&mut socket).map_err(|error| error.to_string())?;
+        }
+        Ok(client.peer_certificates().expect("certificates")[0].to_vec())
+    }
+
+    /// A tunnel to a server; the address of its plain end.
+    pub fn tunnel(&self, server: &Server) -> SocketAddr {
+        let (config, to) = (self.client(), tls_address(server));
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        std::thread::spawn(move || {
+            for plain in listener.incoming() {
+                let (plain, config) = (plain.expect("a connection"), config.clone());
+                // An error is the end of one of both.
+                std::thread::spawn(move || carry(plain, TcpStream::connect(to)?, &config));
+            }
+        });
+        address
+    }
+}
+
+/// Where a server listens for TLS.
+pub fn tls_address(server: &Server) -> SocketAddr {
+    server.program.wait_for_address("serving TLS on https://")
+}
+
+fn replace(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).expect("the folder is writable");
+    std::fs::rename(new, path).expect("the folder is writable");
+}
+
+fn client_of(config: &Arc<ClientConfig>, name: &str) -> ClientConnection {
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    ClientConnection::new(config.clone(), name).expect("a client")
+}
+
+fn carry(mut plain: TcpStream, mut sealed: TcpStream, config: &Arc<ClientConfig>) -> std::io::Result<()> {
+    let mut client = client_of(config, "localhost");
+    let mut buffer = vec![0; 64 * 1024];
+    let (mut plain_ended, mut has_ended) = (false, false);
+    while !has_ended {
+        while client.wants_write() {
+            client.write_tls(&mut sealed)?;
+        }
+        let is_open = !client.is_handshaking() && !plain_ended;
+        let mut sockets = [PollFd::new(&sealed, PollFlags::IN), PollFd::new(&plain, PollFlags::IN)];
+        poll(&mut sockets[..1 + usize::from(is_open)], None)?;
+        let [from_server, from_plain] = sockets.map(|socket| !socket.revents().is_empty());
+        if from_server {
+            has_ended = client.read_tls(&mut sealed)? == 0;
+            let state = client.process_new_packets().map_err(std::io::Error::other);
+            if state.is_err() {
+                // The alert tells the server why.
+                client.write_tls(&mut sealed)?;
+            }
+            has_ended |= state?.peer_has_closed();
+            loop {
+                match client.reader().read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(len) => plain.write_all(&buffer[..len])?,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        if is_open && from_plain {
+            let len = plain.read(&mut buffer)?;
+            client.writer().write_all(&buffer[..len])?;
+            if len == 0 {
+                client.send_close_notify();
+                plain_ended = true;
+            }
+        }
+    }
+    plain.shutdown(Shutdown::Write)
+}
