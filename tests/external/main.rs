@@ -6,3 +6,4 @@
 mod browser;
 mod interop;
 mod proxies;
+mod tls;

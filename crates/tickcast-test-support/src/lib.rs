@@ -8,6 +8,7 @@
 //!   code, so that a mistake of the program is not repeated by its test.
 //! * The feature `engine` adds the modules that link the server's library: `node`, `feed_stream` and `io_contract`. A unit
 //!   test of that library must not use them: its own types are not those of the library that is linked here.
+//! * The feature `tls` adds `tls`: certificates, and the client of rustls.
 //!
 //! Everything here panics where an expectation fails: the caller is a test.
 
@@ -30,6 +31,8 @@ pub mod python_oracle;
 pub mod scripted_server;
 pub mod server;
 pub mod sse;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 use std::time::Duration;
 

@@ -28,7 +28,7 @@ fn server(compression: &str) -> Server {
 }
 
 /// True if the program starts; otherwise reports the test as skipped.
-fn is_available(program: &str, args: &[&str]) -> bool {
+pub fn is_available(program: &str, args: &[&str]) -> bool {
     let started = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let is_available = started.is_ok_and(|status| status.success());
     if !is_available {

@@ -1,4 +1,4 @@
-//! A tunnel: a listener whose connections are carried to a server over TLS, by the client of rustls. So the plain clients
+//! Servers with a certificate of a test's own authority, and a tunnel to them: a listener whose connections are carried to a server over TLS, by the client of rustls. So the plain clients
 //! of these tests speak to it as they are.
 
 use std::io::{ErrorKind, Read, Write};
@@ -6,12 +6,13 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tempfile::TempDir;
-use tickcast_test_support::server::Server;
+
+use crate::server::Server;
 
 /// An authority, and the certificate of a server that it has signed.
 pub struct Authority {
@@ -19,16 +20,25 @@ pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
+impl Default for Authority {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::new(vec![]).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "authority of a test");
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("signed");
         let authority = Self { folder: tempfile::tempdir().expect("a folder"), issuer };
+        replace(&authority.path("ca.pem"), &authority.issuer.pem());
         authority.renew(&["localhost"]);
         authority
     }
 
+    /// `ca.pem`, `cert.pem`, `key.pem`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -37,7 +47,9 @@ impl Authority {
     pub fn renew(&self, names: &[&str]) {
         let key = KeyPair::generate().expect("a key");
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let params = CertificateParams::new(names).expect("names");
+        let mut params = CertificateParams::new(names).expect("names");
+        // OpenSSL takes a certificate whose issuer has its own name for one that has signed itself.
+        params.distinguished_name.push(DnType::CommonName, "server of a test");
         let certificate = params.signed_by(&key, &self.issuer).expect("signed");
         replace(&self.path("key.pem"), &key.serialize_pem());
         replace(&self.path("cert.pem"), &certificate.pem());

@@ -1,7 +1,5 @@
 //! `https://` and `wss://`: the same as without encryption, certificates that are renewed, limits of handshakes.
 
-mod tunnel;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
@@ -14,8 +12,7 @@ use tickcast_test_support::client::{Client, Received, records_of};
 use tickcast_test_support::http::{Response, send_request};
 use tickcast_test_support::publisher::{Publisher, quote, trade};
 use tickcast_test_support::server::Program;
-
-use tunnel::{Authority, tls_address};
+use tickcast_test_support::tls::{Authority, tls_address};
 
 const TOKEN: &str = "token-of-the-publisher";
 const PUBLISHING: [&str; 4] = ["--feed", "none", "--publish-token", TOKEN];
