@@ -13,12 +13,13 @@ use tickcast_client::{
 use tickcast_protocol::record::{Quote, Trade};
 use tickcast_protocol::{Channel, Side, decimal};
 use tickcast_test_support::server::{Program, Server};
+use tickcast_test_support::tls::{Authority, tls_address};
 
 const PUBLISHING: &[&str] = &["--feed", "none", "--publish-token", "test-publish-token"];
 const QUICK: Backoff = Backoff { initial: Duration::from_millis(20), max: Duration::from_millis(100) };
 
 fn options(compression: bool) -> Options {
-    Options { compression, reconnect: Some(QUICK) }
+    Options { compression, reconnect: Some(QUICK), ..Options::default() }
 }
 
 fn both() -> Subscription {
@@ -33,8 +34,11 @@ struct Prices {
 
 impl Prices {
     fn open(server: &Server) -> Self {
-        let mut publisher =
-            Publisher::connect(&server.address.to_string(), Some("test-publish-token")).expect("a server is there");
+        let url = server.address.to_string();
+        Self::define(Publisher::connect(&url, Some("test-publish-token")).expect("a server is there"))
+    }
+
+    fn define(mut publisher: Publisher) -> Self {
         let ids = publisher.define(&[DefineInstrument::new("A", "here", -2, -2)]).expect("a good definition");
         Self { publisher, id: ids[0] }
     }
@@ -225,7 +229,7 @@ fn invalid_urls_and_refused_upgrades_have_clear_messages() {
     let server = Server::start(&["--feed", "none"]);
     let connect = |url: &str| Client::connect(url, Options::default()).map(drop).expect_err("refused");
     let error = connect("http://127.0.0.1");
-    assert_eq!(error.to_string(), "invalid URL \"http://127.0.0.1\": expected the scheme ws://");
+    assert_eq!(error.to_string(), "invalid URL \"http://127.0.0.1\": expected the scheme ws:// or wss://");
     let error = connect(&format!("{}/v1/nowhere", server.address));
     assert!(
         error.to_string().starts_with("the server refused the connection: 404 Not Found: path \"/v1/nowhere\""),
@@ -278,4 +282,57 @@ fn a_packet_that_breaks_the_rules_is_closed_with_the_reason() {
     publisher.send(packet.raw(9, 0, b"of an instrument that is not defined")).expect("the socket takes it");
     let error = publisher.close().expect_err("the server has closed").to_string();
     assert!(error.starts_with("the server closed the connection: 1008 (policy): record 0"), "{error}");
+}
+
+#[test]
+fn subscriber_and_publisher_speak_tls() {
+    let authority = Authority::new();
+    let server = authority.start(PUBLISHING);
+    let url = format!("wss://localhost:{}", tls_address(&server).port());
+    let ca = authority.path("ca.pem");
+    let publisher = Publisher::connect_with(&url, Some("test-publish-token"), Some(&ca)).expect("a server is there");
+    let mut prices = Prices::define(publisher);
+    let options = Options { ca: Some(ca), ..options(true) };
+    let mut client = Client::connect(&url, options).expect("a server is there");
+    client.subscribe(both());
+    while !matches!(client.next().expect("no error"), Event::Reply(Reply::Subscribed { .. })) {}
+    prices.publish(1..500);
+    let mut last = 0;
+    while last < 499 {
+        if let Event::Packet(packet) = client.next().expect("no error") {
+            for record in packet.records() {
+                if let Body::Trade(trade) = record.body {
+                    assert_eq!(trade.px, last + 1);
+                    last = trade.px;
+                }
+            }
+        }
+    }
+    client.close();
+    assert!(prices.publisher.into_parts().is_none(), "a connection over TLS is more than a socket");
+}
+
+#[test]
+fn certificate_that_is_not_trusted_is_refused_for_good() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let server = authority.start(PUBLISHING);
+    let port = tls_address(&server).port();
+    let refused = |url: String, ca: Option<std::path::PathBuf>| {
+        let error = Client::connect(&url, Options { ca, ..options(false) }).expect_err("refused");
+        assert!(error.is_final(), "{error}");
+        error.to_string()
+    };
+    let own = authority.path("ca.pem");
+    for (url, ca, message) in [
+        (format!("wss://localhost:{port}"), Some(other.path("ca.pem")), "is from no authority in "),
+        (format!("wss://localhost:{port}"), None, "from no authority that this system trusts"),
+        (format!("wss://127.0.0.1:{port}"), Some(own.clone()), "the server's certificate is refused: "),
+        (format!("wss://localhost:{port}"), Some(authority.path("key.pem")), "no certificate: expected PEM"),
+        (format!("wss://localhost:{port}"), Some(authority.path("none.pem")), "none.pem: "),
+        (format!("wss://localhost:{}", server.address.port()), Some(own), "does not speak TLS: expected ws://"),
+        (format!("ws://localhost:{port}"), None, "this port speaks TLS: expected https:// or wss://"),
+    ] {
+        let error = refused(url.clone(), ca);
+        assert!(error.contains(message), "{url}: {error}");
+    }
 }

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -76,9 +77,14 @@ fn requests_are_answered_over_tls_as_without() {
     let authority = Authority::new();
     let server = authority.start(&["--feed", "sim:instruments=2000,rate=1", "--enable-echo"]);
     let tunnel = authority.tunnel(&server);
+    // All of them are defined.
+    let until = Instant::now() + DEADLINE;
+    while !get(server.address, "/v1/instruments").text().contains("\"instrument\":2000,") {
+        assert!(Instant::now() < until, "the market has 2,000 instruments");
+    }
     for path in ["/healthz", "/readyz", "/", "/v1/instruments", "/v1/nothing"] {
         let (plain, secured) = (get(server.address, path), get(tunnel, path));
-        assert_eq!((plain.status, plain.body), (secured.status, secured.body), "{path}");
+        assert!(plain.status == secured.status && plain.body == secured.body, "{path}");
     }
     assert!(get(tunnel, "/v1/instruments").body.len() > 100_000, "a response of several pieces");
     let events = format!("GET /v1/sse?symbols=*&channels=quote HTTP/1.1\r\nHost: {tunnel}\r\n\r\n");
@@ -116,13 +122,13 @@ fn certificates_are_renewed_without_a_closed_connection() {
     std::fs::write(authority.path("key.pem"), old_key).expect("the folder is writable");
     authority.renew(&["localhost", "new.test"]);
     server.program.wait_for_stderr("certificates were read again: localhost");
-    let until = std::time::Instant::now() + DEADLINE;
+    let until = Instant::now() + DEADLINE;
     let second = loop {
         // A look between the two files finds a pair that does not match.
         if let Ok(second) = authority.shake(&server, "new.test") {
             break second;
         }
-        assert!(std::time::Instant::now() < until, "the new certificate is not in use");
+        assert!(Instant::now() < until, "the new certificate is not in use");
     };
     assert_ne!(first, second);
     server.program.signal(Signal::HUP);
@@ -227,4 +233,21 @@ fn clients_over_tls_are_told_of_a_stop() {
     };
     assert_eq!(code, 1001);
     assert_eq!(server.program.wait_for_exit().code, Some(0));
+}
+
+#[test]
+fn tap_and_record_take_a_private_authority() {
+    let authority = Authority::new();
+    let server = authority.start(&["--feed", "sim:instruments=5,rate=1000,seed=1"]);
+    let url = format!("wss://localhost:{}", tls_address(&server).port());
+    let (ca, out) = (authority.path("ca.pem"), authority.path("recording"));
+    let text = |path: &std::path::Path| path.to_str().expect("UTF-8").to_owned();
+    let exit = Program::run(&["tap", &url, "--ca", &text(&ca), "--count", "50", "--json"]);
+    assert!(exit.code == Some(0) && exit.stdout.lines().count() >= 50, "{exit:?}");
+    let exit = Program::run(&["record", "--url", &url, "--ca", &text(&ca), "--out", &text(&out), "--seconds", "1"]);
+    assert!(exit.code == Some(0) && out.metadata().is_ok_and(|file| file.len() > 1000), "{exit:?}");
+    let exit = Program::run(&["tap", &url, "--no-reconnect"]);
+    assert!(exit.code != Some(0) && exit.stderr.contains("no authority that this system trusts"), "{exit:?}");
+    let exit = Program::run(&["load", &url, "--seconds", "1"]);
+    assert!(exit.code != Some(0) && exit.stderr.contains("wss:// is for tap and record: expected ws://"), "{exit:?}");
 }

@@ -1,6 +1,7 @@
 //! The client: subscriptions on a stream that continues over as many connections as it takes.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
@@ -33,11 +34,14 @@ pub struct Options {
     pub compression: bool,
     /// Waits between attempts to reconnect. With `None` every loss is an error of [`Client::next`].
     pub reconnect: Option<Backoff>,
+    /// The file with the authorities that the server's certificate is verified with, PEM, for `wss://`; those of the
+    /// system without one.
+    pub ca: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { compression: false, reconnect: Some(Backoff::default()) }
+        Self { compression: false, reconnect: Some(Backoff::default()), ca: None }
     }
 }
 
@@ -108,14 +112,14 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// Connects to `ws://HOST[:PORT][/PATH]` or `HOST[:PORT]`; the default path is `/v1/stream`. The first connection
-    /// is tried once; a lost one is replaced as [`Options::reconnect`] says.
+    /// Connects to `ws://HOST[:PORT][/PATH]`, `wss://` or `HOST[:PORT]`; the default path is `/v1/stream`. The first
+    /// connection is tried once; a lost one is replaced as [`Options::reconnect`] says.
     ///
     /// # Errors
     /// When the URL is invalid, no server listens there, or the upgrade is refused.
     pub fn connect(url: &str, options: Options) -> Result<Self, Error> {
         let target = Target::parse(url)?;
-        let connection = Connection::open(&target, &[], options.compression)?;
+        let connection = Connection::open(&target, &[], options.compression, options.ca.as_deref())?;
         let now = Instant::now();
         Ok(Self {
             target,
@@ -360,10 +364,11 @@ impl Client {
     }
 
     fn reconnect(&mut self) -> Result<ClientStep, Error> {
-        let mut connection = match Connection::open(&self.target, &[], self.options.compression) {
-            Ok(connection) => connection,
-            Err(error) => return self.on_loss(error),
-        };
+        let mut connection =
+            match Connection::open(&self.target, &[], self.options.compression, self.options.ca.as_deref()) {
+                Ok(connection) => connection,
+                Err(error) => return self.on_loss(error),
+            };
         let mut at_once = requests(&self.subscriptions);
         let later = at_once.split_off(at_once.len().min(REQUESTS_AT_ONCE));
         for request in at_once {

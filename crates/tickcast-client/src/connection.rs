@@ -4,6 +4,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng};
@@ -11,6 +12,7 @@ use rand_pcg::Pcg64Mcg;
 
 use crate::error::{CloseReason, Error};
 use crate::handshake::{COMPRESSION_OFFER, Handshake, Upgraded};
+use crate::stream::Stream;
 use crate::target::Target;
 use crate::timeouts::CONNECT_TIMEOUT;
 use tickcast_protocol::ws::deflate::Inflater;
@@ -37,7 +39,7 @@ pub(crate) enum Received {
 /// A connection after its upgrade.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     session: Session,
     inflater: Option<Inflater>,
     buffer: Vec<u8>,
@@ -49,17 +51,23 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Connects and upgrades, with these headers beside the usual ones.
-    pub(crate) fn open(target: &Target, headers: &[(&'static str, &str)], compression: bool) -> Result<Self, Error> {
+    pub(crate) fn open(
+        target: &Target,
+        headers: &[(&'static str, &str)],
+        compression: bool,
+        ca: Option<&Path>,
+    ) -> Result<Self, Error> {
         let system = |what| move |error| Error::System { what, error };
         let stream = target.connect()?;
         stream.set_nodelay(true).map_err(system("TCP_NODELAY"))?;
         stream.set_read_timeout(Some(CONNECT_TIMEOUT)).map_err(system("read timeout"))?;
         stream.set_write_timeout(Some(CONNECT_TIMEOUT)).map_err(system("write timeout"))?;
+        let mut stream = Stream::open(target, stream, ca)?;
         let mut headers = headers.to_vec();
         headers.extend(compression.then_some(COMPRESSION_OFFER));
         let handshake = Handshake::new(target, &headers)?;
         let mut buffer = vec![0; BUFFER_BYTES];
-        let upgraded = upgrade(&stream, handshake, &mut buffer)?;
+        let upgraded = upgrade(&mut stream, handshake, &mut buffer)?;
         let inflater = upgraded.is_compressed()?.then(|| Inflater::new(u32::MAX));
         let session = if inflater.is_some() { Session::with_deflate(Role::Client) } else { Session::new(Role::Client) };
         let filled = upgraded.rest.len();
@@ -134,14 +142,15 @@ impl Connection {
                 Err(_) => break,
             }
         }
+        self.stream.end();
         Ok(())
     }
 
     /// The socket, the state of its reading, and the bytes that were read and not consumed. For uncompressed
-    /// connections.
-    pub(crate) fn into_parts(mut self) -> (TcpStream, Session, Vec<u8>) {
+    /// connections without TLS.
+    pub(crate) fn into_parts(mut self) -> Option<(TcpStream, Session, Vec<u8>)> {
         self.buffer.truncate(self.filled);
-        (self.stream, self.session, self.buffer.split_off(self.consumed))
+        Some((self.stream.into_plain()?, self.session, self.buffer.split_off(self.consumed)))
     }
 
     /// True if bytes have come.
@@ -164,12 +173,12 @@ impl Connection {
         let system = |what| move |error| Error::System { what, error };
         // A read timeout of zero would mean none.
         if wait.is_zero() {
-            self.stream.set_nonblocking(true).map_err(system("O_NONBLOCK"))?;
+            self.stream.socket().set_nonblocking(true).map_err(system("O_NONBLOCK"))?;
             let read = self.stream.read(&mut self.buffer);
-            self.stream.set_nonblocking(false).map_err(system("O_NONBLOCK"))?;
+            self.stream.socket().set_nonblocking(false).map_err(system("O_NONBLOCK"))?;
             return Ok(read);
         }
-        self.stream.set_read_timeout(Some(wait)).map_err(system("read timeout"))?;
+        self.stream.socket().set_read_timeout(Some(wait)).map_err(system("read timeout"))?;
         Ok(self.stream.read(&mut self.buffer))
     }
 
@@ -181,7 +190,7 @@ impl Connection {
     }
 }
 
-fn upgrade(mut stream: &TcpStream, mut handshake: Handshake, buffer: &mut [u8]) -> Result<Upgraded, Error> {
+fn upgrade(stream: &mut Stream, mut handshake: Handshake, buffer: &mut [u8]) -> Result<Upgraded, Error> {
     stream.write_all(handshake.request())?;
     let begun = Instant::now();
     loop {

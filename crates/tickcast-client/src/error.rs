@@ -41,6 +41,9 @@ pub enum Error {
     /// A value cannot be sent as a header of the upgrade request.
     #[error("invalid header {0}: expected visible ASCII characters")]
     Header(&'static str),
+    /// The connection cannot be encrypted: the server's certificate is refused, or the server does not speak TLS.
+    #[error("TLS: {0}")]
+    Tls(String),
     /// The upgrade was answered with an HTTP status other than 101.
     #[error("the server refused the connection: {0}")]
     Refused(Refusal),
@@ -141,7 +144,7 @@ impl Error {
     /// protocol, and a normal close.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Url { .. } | Self::Header(_) | Self::Protocol(_) | Self::Decode(_) => true,
+            Self::Url { .. } | Self::Header(_) | Self::Tls(_) | Self::Protocol(_) | Self::Decode(_) => true,
             Self::System { .. } | Self::Rejected { .. } => true,
             Self::Refused(refusal) => matches!(refusal.status, 400 | 401 | 403 | 404 | 405 | 426),
             Self::Closed(close) => matches!(close.code, 1000 | 4001 | 4003),

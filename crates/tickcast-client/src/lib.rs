@@ -107,6 +107,7 @@ pub mod handshake;
 mod packet;
 mod publish_packet;
 mod publisher;
+mod stream;
 mod subscription;
 mod target;
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! knows which to send again.
 
 use std::net::TcpStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::connection::{Connection, Received};
@@ -30,17 +31,25 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Connects to `ws://HOST[:PORT][/PATH]` or `HOST[:PORT]`; the default path is `/v1/publish`. `token` is the
+    /// Connects to `ws://HOST[:PORT][/PATH]`, `wss://` or `HOST[:PORT]`; the default path is `/v1/publish`. `token` is the
     /// server's `--publish-token`.
     ///
     /// # Errors
     /// When the URL is invalid, no server listens there, or the upgrade is refused: [`Error::Refused`] with 401 for a
     /// wrong token.
     pub fn connect(url: &str, token: Option<&str>) -> Result<Self, Error> {
+        Self::connect_with(url, token, None)
+    }
+
+    /// The same with the file of the authorities that the server's certificate is verified with, PEM, for `wss://`.
+    ///
+    /// # Errors
+    /// As [`Self::connect`]; [`Error::Tls`] where the certificate is refused.
+    pub fn connect_with(url: &str, token: Option<&str>, ca: Option<&Path>) -> Result<Self, Error> {
         let target = Target::parse_with_path(url, PUBLISH_PATH)?;
         let authorization = token.map(|token| format!("Bearer {token}"));
         let header = authorization.as_deref().map(|value| ("authorization", value));
-        let connection = Connection::open(&target, header.as_slice(), false)?;
+        let connection = Connection::open(&target, header.as_slice(), false, ca)?;
         Ok(Self { connection, last_id: 0 })
     }
 
@@ -97,7 +106,8 @@ impl Publisher {
 
     /// The socket, the state of its reading, and the bytes that were read and not parsed yet: for a program that waits
     /// with `poll(2)` and writes without blocking. The socket is a blocking one with timeouts of 5 s.
-    pub fn into_parts(self) -> (TcpStream, Session, Vec<u8>) {
+    /// `None` for a connection over TLS, which is more than a socket.
+    pub fn into_parts(self) -> Option<(TcpStream, Session, Vec<u8>)> {
         self.connection.into_parts()
     }
 

@@ -21,14 +21,15 @@ pub struct Target {
     uri: Uri,
     host: String,
     port: u16,
+    is_secured: bool,
 }
 
 impl Target {
-    /// Reads `ws://host[:port][/path]` or `host[:port][/path]`. The default path is `/v1/stream`; the default port is
-    /// 80 with a scheme (RFC 6455, section 3) and the server's own 9001 without one.
+    /// Reads `ws://host[:port][/path]`, `wss://` or `host[:port][/path]`. The default path is `/v1/stream`; the default
+    /// port is 80, or 443, with a scheme (RFC 6455, section 3) and the server's own 9001 without one.
     ///
     /// # Errors
-    /// [`Error::Url`] for any other text, `wss://` included: this crate has no TLS.
+    /// [`Error::Url`] for any other text.
     pub fn parse(url: &str) -> Result<Self, Error> {
         Self::parse_with_path(url, STREAM_PATH)
     }
@@ -36,13 +37,11 @@ impl Target {
     /// The same with another default path.
     pub(crate) fn parse_with_path(url: &str, default_path: &str) -> Result<Self, Error> {
         let error = |problem| Error::Url { url: url.to_owned(), problem };
-        let (rest, default_port) = match url.split_once("://") {
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("ws") => (rest, 80),
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("wss") => {
-                return Err(error("wss:// is not supported: expected ws:// and the server's plain port"));
-            }
-            Some(_) => return Err(error("expected the scheme ws://")),
-            None => (url, DEFAULT_PORT),
+        let (rest, scheme, default_port) = match url.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("ws") => (rest, "ws", 80),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("wss") => (rest, "wss", 443),
+            Some(_) => return Err(error("expected the scheme ws:// or wss://")),
+            None => (url, "ws", DEFAULT_PORT),
         };
         let malformed = |_| error(WANTED);
         let given: Uri = format!("ws://{rest}").parse().map_err(malformed)?;
@@ -62,8 +61,8 @@ impl Target {
             }
             None => default_path.to_owned(),
         };
-        let uri = format!("ws://{host}:{port}{path}").parse().map_err(malformed)?;
-        Ok(Self { uri, host: host.trim_matches(['[', ']']).to_owned(), port })
+        let uri = format!("{scheme}://{host}:{port}{path}").parse().map_err(malformed)?;
+        Ok(Self { uri, host: host.trim_matches(['[', ']']).to_owned(), port, is_secured: scheme == "wss" })
     }
 
     /// The same server at another path, which begins with `/`.
@@ -71,13 +70,24 @@ impl Target {
     /// # Panics
     /// When `path` is not the path of a URL.
     pub fn with_path(&self, path: &str) -> Self {
-        let uri = format!("ws://{}{path}", self.authority()).parse().expect("the caller gives a valid path");
+        let scheme = if self.is_secured { "wss" } else { "ws" };
+        let uri = format!("{scheme}://{}{path}", self.authority()).parse().expect("the caller gives a valid path");
         Self { uri, ..self.clone() }
     }
 
     /// `host:port`, as messages and the `Host` header have it.
     pub fn authority(&self) -> &str {
         self.uri.authority().expect("parse always sets one").as_str()
+    }
+
+    /// True for `wss://`.
+    pub fn is_secured(&self) -> bool {
+        self.is_secured
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn host(&self) -> &str {
+        &self.host
     }
 
     /// The path without the query.
@@ -140,6 +150,8 @@ mod tests {
             ("example.org:9100/other", "ws://example.org:9100/other", "example.org", 9100),
             ("ws://example.org", "ws://example.org:80/v1/stream", "example.org", 80),
             ("WS://example.org:81/", "ws://example.org:81/v1/stream", "example.org", 81),
+            ("wss://example.org", "wss://example.org:443/v1/stream", "example.org", 443),
+            ("WSS://example.org:81/x", "wss://example.org:81/x", "example.org", 81),
             ("[::1]:9001", "ws://[::1]:9001/v1/stream", "::1", 9001),
             ("ws://h:1/v1/stream?token=x", "ws://h:1/v1/stream?token=x", "h", 1),
             ("h:1/?token=x", "ws://h:1/v1/stream?token=x", "h", 1),
@@ -152,8 +164,7 @@ mod tests {
     #[test]
     fn an_invalid_url_is_refused_with_what_was_expected() {
         for (url, problem) in [
-            ("wss://example.org", "wss:// is not supported: expected ws://"),
-            ("http://example.org", "expected the scheme ws://"),
+            ("http://example.org", "expected the scheme ws:// or wss://"),
             ("ws://", "expected ws://HOST"),
             ("", "expected ws://HOST"),
             ("host:0", "expected a port from 1 to 65535"),

@@ -1,5 +1,5 @@
-//! Servers with a certificate of a test's own authority, and a tunnel to them: a listener whose connections are carried to a server over TLS, by the client of rustls. So the plain clients
-//! of these tests speak to it as they are.
+//! Servers with a certificate of a test's own authority, and tunnels to them: a tunnel is a listener whose connections
+//! are carried to the server over TLS, by the client of rustls. So the plain clients of the tests speak to it as they are.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -30,8 +30,11 @@ impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::new(vec![]).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "authority of a test");
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("signed");
+        let key = KeyPair::generate().expect("a key");
+        // Clients find an authority by its name.
+        let name = format!("authority of a test {:?}", &key.public_key_raw()[1..9]);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let issuer = CertifiedIssuer::self_signed(params, key).expect("signed");
         let authority = Self { folder: tempfile::tempdir().expect("a folder"), issuer };
         replace(&authority.path("ca.pem"), &authority.issuer.pem());
         authority.renew(&["localhost"]);

@@ -26,7 +26,8 @@ pub fn open(url: &str, token: Option<&str>) -> Result<(TcpStream, Vec<Vec<u8>>),
     let names: Vec<_> = (0..INSTRUMENTS).map(|nth| format!("FLOOD-{nth:05}")).collect();
     let instruments: Vec<_> = names.iter().map(|name| DefineInstrument::new(name, "load", -2, -3)).collect();
     let ids = publisher.define(&instruments)?;
-    Ok((publisher.into_parts().0, actions(&ids)))
+    let (stream, ..) = publisher.into_parts().ok_or(LoadError::Secured)?;
+    Ok((stream, actions(&ids)))
 }
 
 fn actions(ids: &[u32]) -> Vec<Vec<u8>> {

@@ -34,9 +34,12 @@ pub struct RecordArgs {
     /// The file to write
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
-    /// URL of the server: ws://HOST, ws://HOST:PORT/PATH, or HOST:PORT
+    /// URL of the server: ws://HOST, wss://HOST, ws://HOST:PORT/PATH, or HOST:PORT
     #[arg(long, default_value = DEFAULT_URL)]
     pub url: String,
+    /// File with the authorities that are trusted for wss://, PEM, in place of the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Channels: quote, trade, ticker, book, raw
     #[arg(long, value_delimiter = ',', default_value = "quote,trade,ticker,book,raw", value_parser = parse_channel)]
     pub channels: Vec<Channel>,
@@ -70,7 +73,8 @@ pub fn record(args: &RecordArgs) -> Result<(), LoadError> {
 
 fn record_until(args: &RecordArgs, notices: &mut impl Write, stop: &AtomicBool) -> Result<(), LoadError> {
     // A server that is not there leaves no file behind.
-    let mut client = Client::connect(&args.url, Options::default())?;
+    let options = Options { ca: args.ca.clone(), ..Options::default() };
+    let mut client = Client::connect(&args.url, options)?;
     let Opened { writer, found } = file::open(&args.out, args.append).map_err(LoadError::Arguments)?;
     let mut recorder = Recorder::new(&args.out, writer, notices);
     recorder.tell_found(found.as_ref());

@@ -123,7 +123,7 @@ impl LoadPublisher {
                 symbols.iter().map(|symbol| DefineInstrument::new(symbol, "load", -2, -3)).collect();
             publisher.define(&instruments).map_err(publish_error)?
         };
-        let (stream, session, unread) = publisher.into_parts();
+        let Some((stream, session, unread)) = publisher.into_parts() else { return Err(LoadError::Secured) };
         stream.set_nonblocking(true).map_err(|error| LoadError::System { what: "O_NONBLOCK", error })?;
         Ok(Self { publication, stream, session, unread, ids })
     }

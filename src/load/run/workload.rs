@@ -39,6 +39,9 @@ impl<'a> LoadRun<'a> {
     /// The run that the arguments ask for.
     pub fn new(args: &'a LoadArgs) -> Result<Self, LoadError> {
         let target = Target::parse(&args.url)?;
+        if target.is_secured() {
+            return Err(LoadError::Secured);
+        }
         let (publish_url, publish_token) = match &args.publish.publish_url {
             Some(url) => (url.clone(), None),
             None => (publish_url(&target), args.publish.publish_token.as_deref()),

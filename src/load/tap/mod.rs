@@ -8,6 +8,7 @@
 mod lines;
 
 use std::io::{BufWriter, ErrorKind, Write};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ use tickcast_protocol::{Channel, Instrument, RecordKind};
 /// Shows a stream on the terminal.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TapArgs {
-    /// URL of the server: ws://HOST, ws://HOST:PORT/PATH, or HOST:PORT
+    /// URL of the server: ws://HOST, wss://HOST, ws://HOST:PORT/PATH, or HOST:PORT
     #[arg(default_value = DEFAULT_URL)]
     pub url: String,
     /// Channels: quote, trade, ticker, book, raw
@@ -46,6 +47,9 @@ pub struct TapArgs {
     /// Offer permessage-deflate; the server agrees with `--compression 1` and above
     #[arg(long)]
     pub compression: bool,
+    /// File with the authorities that are trusted for wss://, PEM, in place of the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Exit when the connection is lost, instead of reconnecting
     #[arg(long)]
     pub no_reconnect: bool,
@@ -74,7 +78,7 @@ fn tap_until(
     notices: &mut impl Write,
     stop: &AtomicBool,
 ) -> Result<(), LoadError> {
-    let mut options = Options { compression: args.compression, ..Options::default() };
+    let mut options = Options { compression: args.compression, ca: args.ca.clone(), ..Options::default() };
     options.reconnect = options.reconnect.filter(|_| !args.no_reconnect);
     let mut client = Client::connect(&args.url, options)?;
     client.subscribe(Subscription {

@@ -145,8 +145,11 @@ fn read(client: &mut ClientConnection, bytes: &[u8]) -> Vec<u8> {
     plain
 }
 
+/// Plaintext, whether it is the last, and what is to be sent.
+type Opened = (Vec<u8>, bool, Vec<u8>);
+
 /// What the session opens of some input, in portions.
-fn open(session: &mut Session, input: &[u8], portion: usize) -> Result<(Vec<u8>, bool, Vec<u8>), (Fault, Vec<u8>)> {
+fn open(session: &mut Session, input: &[u8], portion: usize) -> Result<Opened, (Fault, Vec<u8>)> {
     let (mut plain, mut output, mut is_end) = (Vec::new(), Vec::new(), false);
     for part in input.chunks(portion) {
         let opened = session.open(&mut part.to_vec(), &mut plain, &mut output);
