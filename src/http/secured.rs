@@ -1,13 +1,14 @@
 //! The TLS handshake of a connection, before its first request, and the limits on it.
 //!
 //! A handshake costs 0.1 to 0.3 ms of the core that serves market data, so permits are taken before it: first of the
-//! address, then of the shard. A connection that sends nothing takes none. Meanwhile it is a pending connection like any
-//! other, and may be evicted.
+//! address, then of the shard. A connection that sends nothing takes none. Steps of handshakes are made one at a time, so
+//! that the shard ticks between two of them. Meanwhile a connection is a pending one like any other, and may be evicted.
 
 use std::time::Duration;
 
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use glommio::net::TcpStream;
+use glommio::sync::Semaphore;
 
 use super::connection::{Connection, READ_BYTES};
 use super::refusal::Refusal;
@@ -45,7 +46,7 @@ pub(super) async fn secure(server: &HttpServer, connection: &mut Connection, con
             Err(Failed::Closed)
         };
         let permit = || server.admission.take_tls_handshake(guard, config, now_ns());
-        future::or(shake(handshake, stream, permit), future::or(evicted, late)).await
+        future::or(shake(handshake, stream, permit, &server.handshaking), future::or(evicted, late)).await
     };
     match outcome {
         Ok(session) => {
@@ -99,6 +100,7 @@ async fn shake(
     mut handshake: Handshake,
     stream: &mut TcpStream,
     mut permit: impl FnMut() -> Result<Duration, Counter>,
+    handshaking: &Semaphore,
 ) -> Result<Box<Session>, Failed> {
     let (mut input, mut output, mut has_permit) = (vec![0; READ_BYTES], Vec::new(), false);
     loop {
@@ -112,7 +114,10 @@ async fn shake(
                 glommio::timer::sleep(wait).await;
             }
         }
+        // An error is a closed semaphore, and it is never closed.
+        let step_permit = handshaking.acquire_permit(1).await.map_err(|_| Failed::Closed)?;
         let step = handshake.feed(&input[..len], &mut output);
+        drop(step_permit);
         if !output.is_empty() {
             let written = stream.write_all(&output).await;
             if step.is_ok() && written.is_err() {

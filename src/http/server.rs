@@ -76,6 +76,8 @@ pub struct HttpServer {
     pub(super) admission: Admission,
     /// Held while a listing of the instruments is built.
     pub(super) listing: Semaphore,
+    /// Held for one step of a TLS handshake: between two of them the shard ticks, however many come at once.
+    pub(super) handshaking: Semaphore,
     /// Held while a piece of a long response is made.
     pub(super) building: Semaphore,
     /// Requests for which a piece is being made, or that wait for that.
@@ -120,6 +122,7 @@ impl HttpServer {
             config: RefCell::new(Arc::new(shared.state.config.clone())),
             admission: Admission::new(shared.addresses.clone()),
             listing: Semaphore::new(1),
+            handshaking: Semaphore::new(1),
             building: Semaphore::new(1),
             builds: Rc::default(),
             answer_bytes: Rc::default(),

@@ -251,3 +251,24 @@ fn tap_and_record_take_a_private_authority() {
     let exit = Program::run(&["load", &url, "--seconds", "1"]);
     assert!(exit.code != Some(0) && exit.stderr.contains("wss:// is for tap and record: expected ws://"), "{exit:?}");
 }
+
+#[test]
+fn record_that_is_not_complete_has_a_deadline() {
+    let authority = Authority::new();
+    let server = authority.start(&["--feed", "none", "--message-timeout-ms", "300"]);
+    let (mut client, mut socket) = authority.connect(&server);
+    let upgrade = "GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+    client.writer().write_all(upgrade.as_bytes()).expect("no limit");
+    client.complete_io(&mut socket).expect("the server reads");
+    server.wait_for_metric("tickcast_tls_clients", |clients| clients == 1);
+    // The head of a record of 100 bytes.
+    socket.write_all(&[23, 3, 3, 0, 100]).expect("the server reads");
+    let mut bytes = Vec::new();
+    let mut tls = rustls::Stream::new(&mut client, &mut socket);
+    // An error is an end without close_notify.
+    let _ = tls.read_to_end(&mut bytes);
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.contains("a message was not complete within 300 ms"), "{text}");
+    server.wait_for_metric("tickcast_message_timeouts_total", |count| count == 1);
+}

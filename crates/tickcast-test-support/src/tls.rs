@@ -12,6 +12,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tempfile::TempDir;
 
+use crate::DEADLINE;
 use crate::server::Server;
 
 /// An authority, and the certificate of a server that it has signed.
@@ -81,6 +82,13 @@ impl Authority {
             client.complete_io(&mut socket).map_err(|error| error.to_string())?;
         }
         Ok(client.peer_certificates().expect("certificates")[0].to_vec())
+    }
+
+    /// A connection to a server; its handshake is still to be made.
+    pub fn connect(&self, server: &Server) -> (ClientConnection, TcpStream) {
+        let socket = TcpStream::connect(tls_address(server)).expect("it listens");
+        socket.set_read_timeout(Some(DEADLINE)).expect("not 0");
+        (client_of(&self.client(), "localhost"), socket)
     }
 
     /// A tunnel to a server; the address of its plain end.
