@@ -15,7 +15,8 @@
 //! * A [`ShortSend`] says how much plaintext was taken, the tail included: it may be all of the send.
 //! * What is held of a client's input is less than a record ([`Io::held_input`]).
 //!
-//! Memory: 8 bytes a slot once there are secured connections; some 3.6 KB each of them, without a tail and held input.
+//! Memory: 8 bytes a slot once there are secured connections; 4.1 KB each of them, without a tail and held input, of which
+//! 2.9 KB are in the library, beside the struct.
 //! Cost: that of sealing, see [`crate::tls::Session`].
 
 use super::{Completion, Completions, Io, SendOp, SendOutcome, ShortSend, SlotId};
@@ -68,7 +69,8 @@ struct Secured {
     is_broken: bool,
     /// Sealed bytes that the socket has not taken.
     tail: Vec<u8>,
-    session: Box<Session>,
+    /// In one piece with the rest: what sealing touches is together, and there is no second block of memory.
+    session: Session,
 }
 
 impl Secured {
@@ -158,7 +160,7 @@ impl<I: Io> Sealed<I> {
             has_ended: false,
             is_broken: false,
             tail: Vec::new(),
-            session,
+            session: *session,
         }));
     }
 
