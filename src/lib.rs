@@ -42,6 +42,7 @@
 //! Time, random numbers and the kernel are arguments of everything below [`runtime`] and [`http`]. `tests/source_rules`
 //! checks which module names which, and where glommio, io_uring and unsafe code occur.
 
+pub mod access;
 pub mod affinity;
 pub mod allowance;
 pub mod auth;
@@ -52,6 +53,7 @@ pub mod config;
 mod fault;
 pub mod heartbeat;
 pub mod http;
+pub mod identity;
 pub mod ingest;
 pub mod io;
 pub mod last_value;

@@ -34,6 +34,7 @@ const CONFINEMENTS: &[(&[&str], &[&str])] = &[
     (
         &["Mutex", "RwLock", "Condvar"],
         &[
+            "src/access/",
             "src/allowance.rs",
             "src/auth.rs",
             "src/bars/store.rs",

@@ -21,6 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("stats", &[]),
     ("last_value", &[]),
     ("tls", &[]),
+    ("identity", &[]),
     ("io", &["tls"]),
     ("lifecycle", &[]),
     ("log", &["clock"]),
@@ -33,6 +34,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "ingest",
         &["affinity", "auth", "bars", "clock", "fault", "lifecycle", "rate_limit", "ring", "sequencer", "tls", "wake"],
     ),
+    // Key sets are fetched as the answers of venues are.
+    ("access", &["clock", "identity", "ingest", "tls"]),
     // The limits of the bars, the feeds and the shards are settings, with their cost in memory.
     ("config", &["allowance", "auth", "bars", "ingest", "io", "sequencer", "shard", "tls"]),
     // Checks the machine against the configuration. Whether io_uring works is found out by opening a ring.

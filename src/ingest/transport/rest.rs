@@ -55,7 +55,7 @@ pub(super) async fn run(
     mut requests: Receiver<Get>,
     answers: Sender<Answer>,
 ) {
-    let mut client = Client { server, connector, connection: None };
+    let mut client = Client::new(server, connector);
     while let Some(Get { number, path, weight }) = requests.recv().await {
         let at_ns = BUDGETS.take(&client.server.authority(), Use::Request, limit, weight, now_ns());
         sleep(Duration::from_nanos(at_ns.saturating_sub(now_ns()))).await;
@@ -69,19 +69,37 @@ pub(super) async fn run(
     }
 }
 
+/// Makes one request on a connection of its own, for the path of the address. Blocks until there is an answer of at most
+/// `bytes_max`, or for `wait`.
+///
+/// # Errors
+/// There is no such answer.
+pub fn get_once(server: &Address, connector: &Connector, bytes_max: usize, wait: Duration) -> Result<Vec<u8>, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::at(server, format!("the runtime cannot be started: {error}")))?;
+    let mut client = Client { bytes_max, wait, ..Client::new(server.clone(), connector.clone()) };
+    runtime.block_on(client.get(&server.path))
+}
+
 struct Client {
     server: Address,
     connector: Connector,
+    bytes_max: usize,
+    wait: Duration,
     /// The one that is kept open.
     connection: Option<SendRequest<Empty<Bytes>>>,
 }
 
 impl Client {
+    fn new(server: Address, connector: Connector) -> Self {
+        Self { server, connector, bytes_max: ANSWER_BYTES_MAX, wait: ANSWER_TIMEOUT, connection: None }
+    }
+
     async fn get(&mut self, path: &str) -> Result<Vec<u8>, Failure> {
-        match timeout(ANSWER_TIMEOUT, self.request(path)).await {
+        match timeout(self.wait, self.request(path)).await {
             Ok(result) => result,
             Err(_) => {
-                let seconds = ANSWER_TIMEOUT.as_secs();
+                let seconds = self.wait.as_secs();
                 Err(Failure::at(&self.server, format!("no answer to the request for {path} within {seconds} s")))
             }
         }
@@ -99,10 +117,10 @@ impl Client {
         };
         let status = response.status();
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| {
+        let bytes_max = self.bytes_max;
+        let body = Limited::new(response.into_body(), bytes_max).collect().await.map_err(|error| {
             let is_long = error.downcast_ref::<LengthLimitError>().is_some();
-            let problem =
-                if is_long { format!("it has more than {ANSWER_BYTES_MAX} bytes") } else { error.to_string() };
+            let problem = if is_long { format!("it has more than {bytes_max} bytes") } else { error.to_string() };
             Failure::at(&self.server, format!("the answer to the request for {path} cannot be read: {problem}"))
         })?;
         let body = Vec::from(body.to_bytes());

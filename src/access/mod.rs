@@ -1,0 +1,248 @@
+//! Who may connect: tokens of issuers and API keys are verified, and become a [`Principal`].
+//!
+//! * [`keys`]: the keys of issuers. [`verify`] and [`claims`]: tokens. [`api_keys`]: keys of programs.
+//! * [`refresh`]: the thread that reads key sets over HTTPS and the file of [`revoked`] credentials.
+//! * [`settings`]: what the configuration resolves to.
+//!
+//! What always holds: a credential is in no log line, message or debug output. What is not known is refused: there is no
+//! credential that verifies because something could not be asked.
+//!
+//! Cost: a verification of some 8 to 110 µs a credential, on the thread that asks.
+
+mod api_keys;
+mod claims;
+mod keys;
+mod refresh;
+mod revoked;
+mod settings;
+mod verify;
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use self::api_keys::ApiKeys;
+pub use self::keys::{ALGORITHMS, KeySet};
+pub use self::revoked::Revoked;
+pub use self::settings::{AccessSettings, IssuerSettings, KeySource};
+pub use self::verify::{Cause, Denial, Issuer, Now, TOKEN_BYTES_MAX};
+use self::verify::{Published, claimed_issuer, verify};
+use crate::identity::{Kind, Principal, Revocation};
+
+/// The settings in effect, with the keys of issuers.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    settings: AccessSettings,
+    issuers: Vec<Arc<Issuer>>,
+    /// Clients without a credential; `None`: there are none such.
+    anonymous: Option<Arc<Principal>>,
+}
+
+/// See the module. Shared by all threads of a server.
+#[derive(Debug)]
+pub struct Access {
+    /// The lock is held for the copy of a pointer.
+    policy: Mutex<Arc<Policy>>,
+    revoked: Revoked,
+    accepted: AtomicU64,
+    denied: [AtomicU64; Cause::ALL.len()],
+    fetches: AtomicU64,
+    failed_fetches: AtomicU64,
+    /// Ends the thread when it is dropped.
+    stop: Mutex<Option<Sender<()>>>,
+}
+
+impl Access {
+    /// Who may connect by these settings. Key sets are read once [`Self::start`] is called.
+    ///
+    /// # Errors
+    /// The file of revocations cannot be used, or rights name what there is not.
+    pub fn new(settings: AccessSettings, now: Now) -> Result<Self, String> {
+        // Explicit, so that another crate's choice cannot change it. Fails where it was chosen before: with the same.
+        let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+        let keep_s = settings.lifetime_max_s();
+        let revoked = Revoked::open(settings.revocations_file.as_deref(), now.wall_s, keep_s)?;
+        let policy = Policy::new(settings, None)?;
+        Ok(Self {
+            policy: Mutex::new(Arc::new(policy)),
+            revoked,
+            accepted: AtomicU64::new(0),
+            denied: Default::default(),
+            fetches: AtomicU64::new(0),
+            failed_fetches: AtomicU64::new(0),
+            stop: Mutex::new(None),
+        })
+    }
+
+    /// Starts the thread that reads key sets and the file of revocations. It ends with the last reference.
+    ///
+    /// # Errors
+    /// The system has no thread.
+    pub fn start(self: &Arc<Self>) -> io::Result<()> {
+        let (stop, stopped) = mpsc::channel();
+        *self.stop.lock().unwrap_or_else(PoisonError::into_inner) = Some(stop);
+        let access = Arc::downgrade(self);
+        let thread = std::thread::Builder::new().name("access".to_owned());
+        thread.spawn(move || refresh::run(&access, &stopped)).map(drop)
+    }
+
+    /// Applies new settings. Issuers whose keys are at the same address keep them.
+    ///
+    /// # Errors
+    /// Rights name what there is not. The former settings stay.
+    pub fn apply(&self, settings: AccessSettings) -> Result<(), String> {
+        let before = self.policy();
+        let policy = Policy::new(settings, Some(&before))?;
+        *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        Ok(())
+    }
+
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        self.policy.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// False if clients are not identified: all may see everything.
+    pub fn is_on(&self) -> bool {
+        self.policy().settings.is_on()
+    }
+
+    /// A client without a credential; `None` if it needs one.
+    pub fn anonymous(&self) -> Option<Arc<Principal>> {
+        self.policy().anonymous.clone()
+    }
+
+    /// The client that a credential stands for: a token, or an API key.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn authenticate(&self, credential: &[u8], now: Now) -> Result<Arc<Principal>, Denial> {
+        let found = self.find(credential, now).and_then(|principal| match self.revoked.entries().revokes(&principal) {
+            true => Err(Denial { cause: Cause::Revoked, detail: format!("user {:?}", principal.user) }),
+            false => Ok(principal),
+        });
+        // Relaxed: the numbers order nothing.
+        match &found {
+            Ok(_) => self.accepted.fetch_add(1, Ordering::Relaxed),
+            Err(denial) => self.denied[denial.cause as usize].fetch_add(1, Ordering::Relaxed),
+        };
+        found
+    }
+
+    fn find(&self, credential: &[u8], now: Now) -> Result<Arc<Principal>, Denial> {
+        let denial = |cause, detail: &str| Denial { cause, detail: detail.to_owned() };
+        if credential.len() > TOKEN_BYTES_MAX {
+            return Err(denial(Cause::TooLong, "longer than a token"));
+        }
+        let policy = self.policy();
+        if credential.starts_with(api_keys::PREFIX.as_bytes()) {
+            let found = policy.settings.api_keys.find(credential);
+            return found.ok_or_else(|| denial(Cause::Invalid, "no such API key"));
+        }
+        let iss = claimed_issuer(credential)?;
+        let issuer = policy.issuers.iter().find(|issuer| issuer.settings.iss == iss);
+        let unknown = || {
+            let shown: String = iss.chars().take(80).collect();
+            denial(Cause::Invalid, &format!("iss: {shown:?} is no issuer of the configuration"))
+        };
+        let issuer = issuer.ok_or_else(unknown)?;
+        verify(issuer, &policy.settings.products, credential, now).map(Arc::new).map_err(
+            |(denial, may_have_new_keys)| {
+                if may_have_new_keys {
+                    // Relaxed: the flag orders nothing.
+                    issuer.wants_keys.store(true, Ordering::Relaxed);
+                }
+                denial
+            },
+        )
+    }
+
+    /// Revokes what an operator names; `until` and the time of a user are filled in.
+    ///
+    /// # Errors
+    /// It is in effect, and could not be written to the file: a restart would forget it.
+    pub fn revoke(&self, mut revocation: Revocation, now: Now) -> Result<(), String> {
+        if revocation.jti.is_none() && revocation.issued_before.is_none() {
+            // Tokens of this second as well.
+            revocation.issued_before = Some(now.wall_s + 1);
+        }
+        if revocation.until == 0 {
+            revocation.until = now.wall_s + self.policy().settings.lifetime_max_s();
+        }
+        self.revoked.add(&revocation)
+    }
+
+    /// What is revoked.
+    pub fn revoked(&self) -> &Revoked {
+        &self.revoked
+    }
+
+    /// Credentials that were accepted.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Credentials that were refused, by cause.
+    pub fn denied(&self) -> impl Iterator<Item = (Cause, u64)> + '_ {
+        Cause::ALL.into_iter().map(|cause| (cause, self.denied[cause as usize].load(Ordering::Relaxed)))
+    }
+
+    /// Fetches of key sets, and how many of them have failed.
+    pub fn fetches(&self) -> (u64, u64) {
+        (self.fetches.load(Ordering::Relaxed), self.failed_fetches.load(Ordering::Relaxed))
+    }
+
+    /// Issuers whose tokens cannot be verified now.
+    pub fn without_keys(&self, now_ns: u64) -> Vec<String> {
+        let policy = self.policy();
+        let is_without =
+            |issuer: &&Arc<Issuer>| issuer.published().usable_until_ns.is_some_and(|until_ns| until_ns <= now_ns);
+        policy.issuers.iter().filter(is_without).map(|issuer| issuer.settings.name.clone()).collect()
+    }
+}
+
+impl Policy {
+    fn new(settings: AccessSettings, before: Option<&Policy>) -> Result<Self, String> {
+        let anonymous = match &settings.anonymous {
+            Some(rights) => {
+                let rights = rights.resolve(&settings.products).map_err(|problem| format!("anonymous: {problem}"))?;
+                Some(Arc::new(Principal::new(Kind::Anonymous, "", Arc::new(rights))))
+            }
+            None if settings.is_on() => None,
+            None => Some(Arc::new(Principal::open())),
+        };
+        let issuers = settings.issuers.iter().map(|issuer| {
+            let published = match &issuer.keys {
+                KeySource::Fixed(set) => Arc::new(Published { set: set.clone(), usable_until_ns: None }),
+                KeySource::Url { address, .. } => {
+                    let kept = before.and_then(|before| before.keys_at(issuer, address));
+                    kept.unwrap_or_else(|| Arc::new(Published { usable_until_ns: Some(0), ..Published::default() }))
+                }
+            };
+            Arc::new(Issuer::new(issuer.clone(), published))
+        });
+        let issuers = issuers.collect();
+        Ok(Self { settings, issuers, anonymous })
+    }
+
+    /// The keys of an issuer, if they were read at this address for the same algorithms.
+    fn keys_at(
+        &self,
+        issuer: &IssuerSettings,
+        address: &crate::ingest::transport::address::Address,
+    ) -> Option<Arc<Published>> {
+        let is_same = |had: &&Arc<Issuer>| {
+            let had_address = match &had.settings.keys {
+                KeySource::Url { address, .. } => Some(address),
+                KeySource::Fixed(_) => None,
+            };
+            had.settings.iss == issuer.iss
+                && had.settings.algorithms == issuer.algorithms
+                && had_address == Some(address)
+        };
+        self.issuers.iter().find(is_same).map(|had| had.published())
+    }
+}
+
+#[cfg(test)]
+mod tests;

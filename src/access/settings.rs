@@ -1,0 +1,82 @@
+//! What the configuration says about who may connect, checked.
+
+use std::path::PathBuf;
+
+use jsonwebtoken::Algorithm;
+
+use super::api_keys::ApiKeys;
+use super::keys::KeySet;
+use crate::identity::{Products, RightsText};
+use crate::ingest::transport::address::Address;
+
+/// Where the keys of an issuer come from.
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    /// Read when the configuration was.
+    Fixed(KeySet),
+    /// A key set, read again from time to time; the authority of its server's certificate, if it is a private one.
+    Url { address: Address, ca_file: Option<PathBuf> },
+}
+
+/// An issuer of tokens.
+#[derive(Clone, Debug)]
+pub struct IssuerSettings {
+    pub name: String,
+    pub iss: String,
+    pub audiences: Vec<String>,
+    pub algorithms: Vec<Algorithm>,
+    pub keys: KeySource,
+    /// Before the `sub` of its tokens, so that users of several issuers are different ones.
+    pub user_prefix: String,
+    /// The claim with the rights.
+    pub rights_claim: String,
+    /// The rights of tokens without that claim.
+    pub rights: RightsText,
+    /// What `typ` may be, where a token has it.
+    pub types: Vec<String>,
+    pub leeway_s: u64,
+    pub lifetime_max_s: u64,
+}
+
+impl IssuerSettings {
+    /// True if a token with this `typ` is one for this purpose. Case and `application/` have no meaning (RFC 7515 section
+    /// 4.1.9).
+    pub(super) fn has_type(&self, typ: &str) -> bool {
+        let bare = typ.get(..12).filter(|start| start.eq_ignore_ascii_case("application/")).map_or(typ, |_| &typ[12..]);
+        self.types.iter().any(|one| one.eq_ignore_ascii_case(bare))
+    }
+}
+
+/// Who may connect.
+#[derive(Clone, Debug, Default)]
+pub struct AccessSettings {
+    pub issuers: Vec<IssuerSettings>,
+    pub api_keys: ApiKeys,
+    pub products: Products,
+    /// The rights of clients without a credential; `None`: there are none such.
+    pub anonymous: Option<RightsText>,
+    /// What the text of all these was: equal for equal settings.
+    pub source: String,
+    /// The file of revocations.
+    pub revocations_file: Option<PathBuf>,
+    pub jwks_refresh_s: u64,
+    pub jwks_stale_max_s: u64,
+}
+
+impl AccessSettings {
+    /// False if clients are not identified: all may see everything.
+    pub fn is_on(&self) -> bool {
+        !self.issuers.is_empty() || !self.api_keys.is_empty() || self.anonymous.is_some()
+    }
+
+    /// The longest life of a token, s: how long a revocation is kept.
+    pub fn lifetime_max_s(&self) -> u64 {
+        self.issuers.iter().map(|issuer| issuer.lifetime_max_s + issuer.leeway_s).max().unwrap_or(0).max(86_400)
+    }
+}
+
+impl PartialEq for AccessSettings {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}

@@ -1,0 +1,138 @@
+//! A client as it has authenticated itself.
+
+use std::sync::Arc;
+
+use super::private::{PRIVATE_FOLDER, owner_folder};
+use super::rights::{Extent, Grant, Rights, Terms};
+use tickcast_protocol::{Channel, ConflationInterval, check_symbol};
+
+/// What a client has authenticated itself with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing.
+    Anonymous,
+    Token,
+    ApiKey,
+}
+
+/// See the module. Some 200 bytes beside its rights, which many share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    pub kind: Kind,
+    /// Empty for an anonymous client.
+    pub user: Box<str>,
+    /// The id of its token.
+    pub jti: Option<Box<str>>,
+    /// When its token was issued, s since the Unix epoch; 0 if that is not known.
+    pub issued_s: u64,
+    /// When its token expires, s.
+    pub expires_s: Option<u64>,
+    pub rights: Arc<Rights>,
+}
+
+impl Principal {
+    /// A client with these rights, without an end.
+    pub fn new(kind: Kind, user: &str, rights: Arc<Rights>) -> Self {
+        Self { kind, user: user.into(), jti: None, issued_s: 0, expires_s: None, rights }
+    }
+
+    /// A client of a server that identifies none.
+    pub fn open() -> Self {
+        Self::new(Kind::Anonymous, "", Arc::new(Rights::open()))
+    }
+
+    /// What it may see of a channel of a symbol.
+    pub fn grant(&self, symbol: &str, channel: Channel) -> Grant {
+        if self.owns(symbol) && !self.rights.denies(symbol, false, channel) {
+            return Grant::Live(Terms::default());
+        }
+        self.rights.grant(symbol, channel)
+    }
+
+    /// What it may see of a channel of all symbols that begin with a prefix.
+    pub fn extent(&self, prefix: &str, channel: Channel) -> Extent {
+        if self.owns(prefix) && !self.rights.denies(prefix, true, channel) {
+            return Extent::Some { interval: ConflationInterval::IMMEDIATE, is_whole: true };
+        }
+        self.rights.extent(prefix, channel)
+    }
+
+    /// True if it is served this channel of a symbol.
+    pub fn may_see(&self, symbol: &str, channel: Channel) -> bool {
+        self.grant(symbol, channel).served(channel).is_some()
+    }
+
+    /// True if a text is below the private folder of this user. A user whose name could be mistaken for a part of a path
+    /// has none.
+    fn owns(&self, text: &str) -> bool {
+        let Some(folder) = owner_folder(text).filter(|_| self.has_private_symbols()) else { return false };
+        folder.strip_prefix(PRIVATE_FOLDER).and_then(|rest| rest.strip_suffix('/')) == Some(&*self.user)
+    }
+
+    fn has_private_symbols(&self) -> bool {
+        self.kind != Kind::Anonymous && !self.user.contains('/') && check_symbol(&self.user).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Rule;
+    use tickcast_protocol::control::{ChannelSet, Pattern};
+
+    fn user(name: &str, rules: &[(&str, bool)]) -> Principal {
+        let rule = |(pattern, allows): &(&str, bool)| {
+            Rule::new(Pattern::parse(pattern).unwrap(), ChannelSet::ALL, allows.then(Terms::default))
+        };
+        Principal::new(Kind::Token, name, Arc::new(Rights::new(rules.iter().map(rule).collect())))
+    }
+
+    #[test]
+    fn private_symbols_are_those_of_their_user_only() {
+        let [one, other] = ["u1", "u12"].map(|name| user(name, &[("*", true)]));
+        for (principal, symbol, may_see) in [
+            (&one, "user/u1/orders", true),
+            (&one, "user/u12/orders", false),
+            (&other, "user/u1/orders", false),
+            (&other, "user/u12/orders", true),
+            (&one, "user/u1", false),
+            (&one, "user//orders", false),
+            (&one, "BTC-USD", true),
+        ] {
+            assert_eq!(principal.may_see(symbol, Channel::Raw), may_see, "{} {symbol}", principal.user);
+        }
+        for (prefix, is_some) in
+            [("user/u1/", true), ("user/u1/o", true), ("user/u1", false), ("user/", false), ("user/u12/", false)]
+        {
+            let extent = one.extent(prefix, Channel::Raw);
+            assert_eq!(extent != Extent::Nothing, is_some, "{prefix}");
+        }
+        assert!(matches!(one.extent("use", Channel::Raw), Extent::Some { .. }), "which covers no private symbol");
+    }
+
+    #[test]
+    fn users_whose_names_are_no_part_of_a_path_have_no_private_symbols() {
+        for name in ["a/b", "", "a*", " a", "*"] {
+            let principal = user(name, &[("*", true)]);
+            assert!(!principal.may_see(&format!("user/{name}/x"), Channel::Quote), "{name}");
+        }
+        let anonymous = Principal { kind: Kind::Anonymous, ..user("a", &[]) };
+        assert!(!anonymous.may_see("user/a/x", Channel::Quote));
+    }
+
+    #[test]
+    fn rules_that_deny_hold_for_private_symbols_too() {
+        assert!(!user("a", &[("user/a/secret*", false)]).may_see("user/a/secrets", Channel::Quote));
+        assert!(user("a", &[("user/a/secret*", false)]).may_see("user/a/orders", Channel::Quote));
+    }
+
+    #[test]
+    fn open_server_shows_everything_to_all() {
+        let open = Principal::open();
+        assert!(open.may_see("user/a/x", Channel::Quote) && open.may_see("BTC-USD", Channel::Book));
+        assert_eq!(
+            open.extent("", Channel::Quote),
+            Extent::Some { interval: ConflationInterval::IMMEDIATE, is_whole: true }
+        );
+    }
+}

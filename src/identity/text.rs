@@ -1,0 +1,210 @@
+//! Rights as tokens and the configuration write them, and the names of products that stand for some.
+//!
+//! ```json
+//! {"products": ["CRYPTO-L1"],
+//!  "allow": [{"symbols": ["BTC-*", "ETH-USD"], "channels": ["quote", "trade"], "conflate_ms": 100, "book_depth": 10}],
+//!  "deny": [{"symbols": ["XAU-*"]}]}
+//! ```
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use super::private::owner_folder;
+use super::rights::{Depth, Rights, Rule, Terms};
+use tickcast_protocol::control::{ChannelSet, Pattern};
+use tickcast_protocol::{Channel, ConflationInterval};
+
+/// Longest delay, s: a week.
+const DELAY_S_MAX: u32 = 7 * 86_400;
+
+/// What is allowed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllowText {
+    /// Names, and beginnings of names with a `*` behind them.
+    pub symbols: Vec<String>,
+    /// All if missing.
+    pub channels: Option<Vec<String>>,
+    #[serde(default)]
+    pub delay_s: u32,
+    #[serde(default)]
+    pub conflate_ms: u64,
+    pub book_depth: Option<u32>,
+}
+
+/// What is denied, whatever is allowed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DenyText {
+    pub symbols: Vec<String>,
+    /// All if missing.
+    pub channels: Option<Vec<String>>,
+}
+
+/// Rights as text. A key that is not known is an error: it may be a restriction.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RightsText {
+    #[serde(default)]
+    pub products: Vec<String>,
+    #[serde(default)]
+    pub allow: Vec<AllowText>,
+    #[serde(default)]
+    pub deny: Vec<DenyText>,
+    /// For all books, beside what their own rules say.
+    pub book_depth: Option<u32>,
+}
+
+/// What the names of products stand for.
+pub type Products = HashMap<String, Vec<Rule>>;
+
+impl RightsText {
+    /// The rules of the text without its products.
+    ///
+    /// # Errors
+    /// What is wrong and what was expected.
+    pub fn rules(&self) -> Result<Vec<Rule>, String> {
+        let mut rules = Vec::new();
+        for (nth, allow) in self.allow.iter().enumerate() {
+            let of = |problem: String| format!("allow[{nth}]: {problem}");
+            let terms = Terms {
+                delay_s: checked("delay_s", allow.delay_s, DELAY_S_MAX).map_err(of)?,
+                interval: interval(allow.conflate_ms).map_err(of)?,
+                depth: depth(self.book_depth, allow.book_depth).map_err(of)?,
+            };
+            push_rules(&allow.symbols, allow.channels.as_deref(), Some(terms), &mut rules).map_err(of)?;
+        }
+        for (nth, deny) in self.deny.iter().enumerate() {
+            let of = |problem: String| format!("deny[{nth}]: {problem}");
+            push_rules(&deny.symbols, deny.channels.as_deref(), None, &mut rules).map_err(of)?;
+        }
+        Ok(rules)
+    }
+
+    /// The rights, with those of the products.
+    ///
+    /// # Errors
+    /// What is wrong and what was expected. A product that is not known is an error: it may stand for a restriction.
+    pub fn resolve(&self, products: &Products) -> Result<Rights, String> {
+        let mut rules = self.rules()?;
+        for name in &self.products {
+            let of_product = products.get(name);
+            let of_product = of_product
+                .ok_or_else(|| format!("products: unknown product {name:?}: expected one of the configuration"))?;
+            let limit = depth(self.book_depth, None)?;
+            rules.extend(of_product.iter().map(|rule| rule.with_depth(limit)));
+        }
+        if rules.len() > Rights::RULES_MAX {
+            return Err(format!("{} rules: expected at most {}", rules.len(), Rights::RULES_MAX));
+        }
+        Ok(Rights::new(rules))
+    }
+}
+
+fn push_rules(
+    symbols: &[String],
+    channels: Option<&[String]>,
+    terms: Option<Terms>,
+    rules: &mut Vec<Rule>,
+) -> Result<(), String> {
+    let mut set = if channels.is_none() { ChannelSet::ALL } else { ChannelSet::default() };
+    for name in channels.unwrap_or_default() {
+        let unknown = || format!("channels: unknown channel {name:?}: expected quote, trade, ticker, book or raw");
+        set.insert(Channel::from_name(name).ok_or_else(unknown)?);
+    }
+    if set.is_empty() || symbols.is_empty() {
+        let empty = if set.is_empty() { "channels" } else { "symbols" };
+        return Err(format!("{empty}: empty list: expected at least one"));
+    }
+    for text in symbols {
+        let pattern = Pattern::parse(text).map_err(|problem| format!("symbols: {text:?} {problem}"))?;
+        if terms.is_some() && owner_folder(text).is_some() {
+            return Err(format!(
+                "symbols: {text:?} is private: expected no symbols of a user, which are that user's only"
+            ));
+        }
+        // For channels without a book, the depth would make equal rules different.
+        let terms = terms
+            .map(|terms| if set.contains(Channel::Book) { terms } else { Terms { depth: Depth::default(), ..terms } });
+        rules.push(Rule::new(pattern, set, terms));
+    }
+    Ok(())
+}
+
+fn interval(ms: u64) -> Result<ConflationInterval, String> {
+    ConflationInterval::round_up(ms).ok_or_else(|| {
+        let most = ConflationInterval::LONGEST.interval_ms();
+        format!("conflate_ms: {ms} is out of range: expected 0 to {most}")
+    })
+}
+
+/// The smaller of two depths.
+fn depth(one: Option<u32>, other: Option<u32>) -> Result<Depth, String> {
+    let given = [one, other].into_iter().flatten().min();
+    given.map_or(Ok(Depth::default()), |levels| {
+        if levels == 0 {
+            Err("book_depth: 0 is out of range: expected 1 or more".to_owned())
+        } else {
+            Ok(Depth::of(levels))
+        }
+    })
+}
+
+fn checked(name: &str, value: u32, most: u32) -> Result<u32, String> {
+    if value <= most { Ok(value) } else { Err(format!("{name}: {value} is out of range: expected 0 to {most}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Grant;
+
+    fn resolve(json: &str) -> Result<Rights, String> {
+        let products: RightsText =
+            serde_json::from_str(r#"{"allow":[{"symbols":["EQ-*"]}],"deny":[{"symbols":["EQ-X"]}]}"#).unwrap();
+        let products = Products::from([("EQ".to_owned(), products.rules()?)]);
+        serde_json::from_str::<RightsText>(json).map_err(|error| error.to_string())?.resolve(&products)
+    }
+
+    #[test]
+    fn text_becomes_rules_and_products_are_resolved() {
+        let rights = resolve(
+            r#"{"products":["EQ"],"book_depth":10,
+                "allow":[{"symbols":["BTC-*"],"channels":["quote"],"conflate_ms":90},{"symbols":["D"],"delay_s":900}]}"#,
+        )
+        .unwrap();
+        let live = |grant: Grant| match grant {
+            Grant::Live(terms) => Some((terms.interval.interval_ms(), terms.depth.levels())),
+            _ => None,
+        };
+        assert_eq!(live(rights.grant("BTC-USD", Channel::Quote)), Some((100, None)));
+        assert_eq!(rights.grant("BTC-USD", Channel::Trade), Grant::Denied);
+        assert_eq!(live(rights.grant("EQ-A", Channel::Book)), Some((0, Some(10))));
+        assert_eq!(rights.grant("EQ-X", Channel::Book), Grant::Denied);
+        assert_eq!(rights.grant("D", Channel::Book), Grant::Delayed(900));
+    }
+
+    #[test]
+    fn errors_name_the_rule_and_what_was_expected() {
+        for (json, message) in [
+            (r#"{"products":["OPT"]}"#, "products: unknown product \"OPT\""),
+            (r#"{"alow":[]}"#, "unknown field `alow`"),
+            (r#"{"allow":[{"symbols":["A"],"hours":"9-17"}]}"#, "unknown field `hours`"),
+            (r#"{"allow":[{"symbols":[]}]}"#, "allow[0]: symbols: empty list"),
+            (r#"{"allow":[{"symbols":["A"],"channels":[]}]}"#, "allow[0]: channels: empty list"),
+            (r#"{"allow":[{"symbols":["A"]},{"symbols":["*A"]}]}"#, "allow[1]: symbols: \"*A\" has a *"),
+            (r#"{"allow":[{"symbols":["A"],"channels":["quotes"]}]}"#, "unknown channel \"quotes\""),
+            (r#"{"allow":[{"symbols":["A"],"conflate_ms":1001}]}"#, "expected 0 to 1000"),
+            (r#"{"allow":[{"symbols":["A"],"book_depth":0}]}"#, "book_depth: 0 is out of range"),
+            (r#"{"allow":[{"symbols":["A"],"delay_s":9000000}]}"#, "delay_s: 9000000 is out of range"),
+            (r#"{"allow":[{"symbols":["user/a/*"]}]}"#, "is private"),
+            (r#"{"deny":[{"symbols":["A"],"delay_s":1}]}"#, "unknown field `delay_s`"),
+            (r#"{"deny":[{"symbols":["A"],"channels":["x"]}]}"#, "deny[0]: channels"),
+            (r#"{"deny":[],"deny":[]}"#, "duplicate field `deny`"),
+        ] {
+            let error = resolve(json).unwrap_err();
+            assert!(error.contains(message) && !error.is_empty(), "{json}: {error}");
+        }
+    }
+}
