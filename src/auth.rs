@@ -77,6 +77,7 @@ pub struct AuthFailures {
     /// When an address has its whole budget again, ns.
     by_address: Mutex<HashMap<Option<u64>, u64>>,
     publish: AtomicU64,
+    subscribe: AtomicU64,
     operator: AtomicU64,
     refused: AtomicU64,
 }
@@ -85,6 +86,7 @@ pub struct AuthFailures {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     Publish,
+    Subscribe,
     Operator,
 }
 
@@ -111,6 +113,7 @@ impl AuthFailures {
     pub fn count(&self, purpose: Purpose, address: Option<IpAddr>, now_ns: u64) {
         let counter = match purpose {
             Purpose::Publish => &self.publish,
+            Purpose::Subscribe => &self.subscribe,
             Purpose::Operator => &self.operator,
         };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -129,6 +132,7 @@ impl AuthFailures {
     /// Wrong tokens.
     pub fn failures(&self, purpose: Purpose) -> u64 {
         match purpose {
+            Purpose::Subscribe => self.subscribe.load(Ordering::Relaxed),
             Purpose::Publish => self.publish.load(Ordering::Relaxed),
             Purpose::Operator => self.operator.load(Ordering::Relaxed),
         }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::access::Access;
 use crate::auth::AuthFailures;
 use crate::bars::BarStore;
 use crate::config::Config;
@@ -32,6 +33,8 @@ pub struct ServerState {
     pub auth_failures: AuthFailures,
     /// `None`: there is no listener for TLS.
     pub tls: Option<Arc<TlsServer>>,
+    /// Who may subscribe.
+    pub access: Arc<Access>,
     /// `None` if `bars_bytes` is 0.
     pub bars: Option<Arc<BarStore>>,
     pub lifecycle: Arc<Lifecycle>,
@@ -51,8 +54,13 @@ impl ServerState {
     }
 
     /// Why the server is not ready, if it is not; what is wrong otherwise.
-    pub fn readiness(&self, rows: &[SourceRow], detail: Detail) -> (Option<String>, Vec<String>) {
-        let SourceProblems { failures, warnings } = SourceProblems::of(rows, detail);
+    pub fn readiness(&self, rows: &[SourceRow], detail: Detail, now_ns: u64) -> (Option<String>, Vec<String>) {
+        let SourceProblems { failures, mut warnings } = SourceProblems::of(rows, detail);
+        for name in self.access.without_keys(now_ns) {
+            // The name of an issuer is for the operator.
+            let of = if detail == Detail::Reason { format!("issuer {name}") } else { "an issuer".to_owned() };
+            warnings.push(format!("{of}: its keys are not known now, and its tokens are refused"));
+        }
         let failed = (!failures.is_empty()).then(|| failures.join("; "));
         (self.lifecycle.not_ready().or(failed), warnings)
     }

@@ -42,6 +42,10 @@ counters! {
     ClientsAccepted Count "Subscribers accepted";
     ClientsClosed Count "Subscribers disconnected, for any reason";
     Audiences Level "Audiences: groups of subscribers that receive identical bytes";
+    Rights Level "Different sets of rights that subscribers have, beside the right to everything";
+    Authenticated Count "Tokens accepted on connections that were open";
+    CredentialsClosed Count "Subscribers closed with 4001: expired, revoked, or not authenticated in time: token_grace_s, auth_timeout_ms";
+    NotEntitledClosed Count "Subscribers closed with 4003: a token of another user, or one that allows nothing of what they had";
     Packets Count "Sends of data packets, one a subscriber and flush";
     PacketBytes Count "Bytes of those sends";
     Records Count "Records delivered, one a subscriber";

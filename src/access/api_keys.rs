@@ -64,7 +64,10 @@ impl ApiKeys {
             let hash = hash_of_text(&key.sha256)
                 .ok_or_else(|| of("sha256: expected 64 hexadecimal digits, as `sha256sum` prints them".to_owned()))?;
             let rights = Arc::new(key.rights.resolve(products).map_err(of)?);
-            let principal = Arc::new(Principal::new(Kind::ApiKey, &key.user, rights));
+            let mut principal = Principal::new(Kind::ApiKey, &key.user, rights);
+            // What it is revoked by.
+            principal.jti = Some(key.sha256.to_ascii_lowercase().into());
+            let principal = Arc::new(principal);
             if keys.insert(hash, principal).is_some() {
                 return Err(of("sha256: given twice: expected each once".to_owned()));
             }
@@ -80,6 +83,12 @@ impl ApiKeys {
     /// How many keys there are.
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// True if a client's key is still there, with the same rights.
+    pub(super) fn has(&self, principal: &Principal) -> bool {
+        let hash = principal.jti.as_deref().and_then(hash_of_text);
+        hash.and_then(|hash| self.0.get(&hash)).is_some_and(|known| **known == *principal)
     }
 
     /// The client that has this key.

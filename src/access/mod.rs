@@ -18,6 +18,7 @@ mod settings;
 mod verify;
 
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +30,7 @@ pub use self::settings::{AccessSettings, IssuerSettings, KeySource};
 pub use self::verify::{Cause, Denial, Issuer, Now, TOKEN_BYTES_MAX};
 use self::verify::{Published, claimed_issuer, verify};
 use crate::identity::{Kind, Principal, Revocation};
+pub use jsonwebtoken::Algorithm;
 
 /// The settings in effect, with the keys of issuers.
 #[derive(Debug)]
@@ -47,6 +49,8 @@ pub struct Access {
     revoked: Revoked,
     accepted: AtomicU64,
     denied: [AtomicU64; Cause::ALL.len()],
+    /// How often the settings have changed.
+    policies: AtomicU64,
     fetches: AtomicU64,
     failed_fetches: AtomicU64,
     /// Ends the thread when it is dropped.
@@ -54,21 +58,23 @@ pub struct Access {
 }
 
 impl Access {
-    /// Who may connect by these settings. Key sets are read once [`Self::start`] is called.
+    /// Who may connect by these settings, without those that a file names as revoked. Key sets are read once
+    /// [`Self::start`] is called.
     ///
     /// # Errors
     /// The file of revocations cannot be used, or rights name what there is not.
-    pub fn new(settings: AccessSettings, now: Now) -> Result<Self, String> {
+    pub fn new(settings: AccessSettings, revocations: Option<&Path>, now: Now) -> Result<Self, String> {
         // Explicit, so that another crate's choice cannot change it. Fails where it was chosen before: with the same.
         let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
         let keep_s = settings.lifetime_max_s();
-        let revoked = Revoked::open(settings.revocations_file.as_deref(), now.wall_s, keep_s)?;
+        let revoked = Revoked::open(revocations, now.wall_s, keep_s)?;
         let policy = Policy::new(settings, None)?;
         Ok(Self {
             policy: Mutex::new(Arc::new(policy)),
             revoked,
             accepted: AtomicU64::new(0),
             denied: Default::default(),
+            policies: AtomicU64::new(0),
             fetches: AtomicU64::new(0),
             failed_fetches: AtomicU64::new(0),
             stop: Mutex::new(None),
@@ -95,6 +101,8 @@ impl Access {
         let before = self.policy();
         let policy = Policy::new(settings, Some(&before))?;
         *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        // Relaxed: as in `generation`.
+        self.policies.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -155,6 +163,27 @@ impl Access {
                 denial
             },
         )
+    }
+
+    /// Why a client that was accepted may not go on, if it may not: its credential was revoked, or the settings have
+    /// changed.
+    pub fn objection(&self, principal: &Principal) -> Option<&'static str> {
+        let policy = self.policy();
+        let is_known = match principal.kind {
+            Kind::Token => true,
+            Kind::ApiKey => policy.settings.api_keys.has(principal),
+            Kind::Anonymous => policy.anonymous.as_ref().is_some_and(|anonymous| anonymous.rights == principal.rights),
+        };
+        if self.revoked.entries().revokes(principal) {
+            return Some("the credential was revoked");
+        }
+        (!is_known).then_some("the settings have changed: connect again")
+    }
+
+    /// Changes whenever clients that were accepted have to be asked about again, see [`Self::objection`].
+    pub fn generation(&self) -> u64 {
+        // Relaxed: the policy is read under its lock.
+        self.revoked.generation() + self.policies.load(Ordering::Relaxed)
     }
 
     /// Revokes what an operator names; `until` and the time of a user are filled in.

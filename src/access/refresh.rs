@@ -103,3 +103,91 @@ fn fetch(access: &Access, issuer: &Issuer, stale_max_s: u64) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::access::tests::{access_of, jwks_of, signed_with};
+    use crate::access::{Cause, Now};
+    use crate::ingest::transport::address::Address;
+    use rcgen::KeyPair;
+
+    /// Answers so many requests with these bodies, one after another.
+    fn serve(bodies: Vec<(u16, String)>) -> (Address, std::thread::JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/keys", listener.local_addr().unwrap());
+        let serving = std::thread::spawn(move || {
+            for (status, body) in bodies {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = [0; 4096];
+                let length = stream.read(&mut request).unwrap();
+                assert!(request[..length].starts_with(b"GET /keys HTTP/1.1"));
+                let head =
+                    format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                // The client may have had enough.
+                let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
+            }
+        });
+        (Address::parse(&url, rest::SCHEMES).unwrap(), serving)
+    }
+
+    #[test]
+    fn withdrawn_keys_stop_with_the_next_fetch_and_a_failed_one_keeps_the_set() {
+        let [one, other] = [0; 2].map(|_| KeyPair::generate().unwrap());
+        let huge = format!("{{\"keys\":[],\"x\":\"{}\"}}", "x".repeat(SET_BYTES_MAX));
+        let none = r#"{"keys":[]}"#.to_owned();
+        let bodies = [
+            (200, jwks_of(&[("one", &one), ("other", &other)])),
+            (500, String::new()),
+            (200, huge),
+            (200, none),
+            (200, "<html>".to_owned()),
+            (302, jwks_of(&[("other", &other)])),
+            (200, jwks_of(&[("other", &other)])),
+        ];
+        let (address, serving) = serve(bodies.to_vec());
+        let access = access_of(KeySource::Url { address, ca_file: None });
+        let policy = access.policy();
+        let issuer = &policy.issuers[0];
+        let cause = |kid: &str, pair: &KeyPair, ns: u64| {
+            let now = Now { ns, ..crate::access::tests::now() };
+            access.authenticate(signed_with(kid, pair).as_bytes(), now).err().map(|denial| denial.cause)
+        };
+        assert_eq!(cause("one", &one, now_ns()), Some(Cause::Unavailable));
+        assert!(fetch(&access, issuer, 60));
+        for _ in 0..5 {
+            assert_eq!((cause("one", &one, now_ns()), cause("other", &other, now_ns())), (None, None));
+            assert!(!fetch(&access, issuer, 60));
+        }
+        assert_eq!(cause("one", &other, now_ns()), Some(Cause::Invalid), "the key of another name");
+        assert!(fetch(&access, issuer, 60));
+        assert_eq!((cause("one", &one, now_ns()), cause("other", &other, now_ns())), (Some(Cause::Invalid), None));
+        let late_ns = now_ns() + 61_000_000_000;
+        assert_eq!(cause("other", &other, late_ns), Some(Cause::Unavailable), "older than jwks_stale_max_s");
+        assert_eq!((access.fetches(), access.without_keys(late_ns).len()), ((7, 5), 1));
+        serving.join().unwrap();
+    }
+
+    #[test]
+    fn forged_tokens_cause_no_more_than_a_fetch_in_30_s() {
+        const S: u64 = 1_000_000_000;
+        let address = Address::parse("http://127.0.0.1:9/keys", rest::SCHEMES).unwrap();
+        let access = access_of(KeySource::Url { address, ca_file: None });
+        let policy = access.policy();
+        let issuer = &policy.issuers[0];
+        let asked = |has_keys: bool| Some(Asked { at_ns: 1000 * S, has_keys });
+        assert!(is_due(None, issuer, 300, 0), "at the start");
+        assert!(!is_due(asked(true), issuer, 300, 1299 * S) && is_due(asked(true), issuer, 300, 1300 * S));
+        assert!(!is_due(asked(false), issuer, 300, 1001 * S) && is_due(asked(false), issuer, 300, 1002 * S));
+        let forged = signed_with("forged", &KeyPair::generate().unwrap());
+        issuer.publish(Published { usable_until_ns: None, ..Published::default() });
+        for _ in 0..100 {
+            let denied = access.authenticate(forged.as_bytes(), crate::access::tests::now());
+            assert_eq!(denied.unwrap_err().cause, Cause::Invalid);
+        }
+        assert!(!is_due(asked(true), issuer, 300, 1029 * S) && is_due(asked(true), issuer, 300, 1030 * S));
+    }
+}

@@ -55,10 +55,12 @@ pub struct AccessSettings {
     pub products: Products,
     /// The rights of clients without a credential; `None`: there are none such.
     pub anonymous: Option<RightsText>,
+    /// The cookie with a token; `None`: none has one.
+    pub cookie: Option<String>,
+    /// Whether a query may have a token.
+    pub in_query: bool,
     /// What the text of all these was: equal for equal settings.
     pub source: String,
-    /// The file of revocations.
-    pub revocations_file: Option<PathBuf>,
     pub jwks_refresh_s: u64,
     pub jwks_stale_max_s: u64,
 }

@@ -13,7 +13,7 @@ use tickcast_protocol::Channel;
 const NOW_S: u64 = 1_796_000_000;
 const SECRET: &str = "a-secret-of-at-least-thirty-two-bytes";
 
-fn now() -> Now {
+pub(super) fn now() -> Now {
     Now { wall_s: NOW_S, ns: 1_000_000_000 }
 }
 
@@ -38,7 +38,7 @@ fn access(issuers: Vec<IssuerSettings>) -> Access {
         "L1".to_owned(),
         RightsText { allow: vec![allow("EQ-*")], ..Default::default() }.rules().unwrap(),
     )]);
-    Access::new(AccessSettings { issuers, products, jwks_stale_max_s: 60, ..Default::default() }, now()).unwrap()
+    Access::new(AccessSettings { issuers, products, jwks_stale_max_s: 60, ..Default::default() }, None, now()).unwrap()
 }
 
 fn allow(symbols: &str) -> crate::identity::AllowText {
@@ -60,6 +60,26 @@ fn claims() -> Value {
         "iss": "https://id.example.com", "aud": "tickcast", "sub": "u-17", "iat": NOW_S - 10, "exp": NOW_S + 600, "jti": "t1",
         "tickcast": {"products": ["L1"], "allow": [{"symbols": ["BTC-*"], "channels": ["quote"]}]}
     })
+}
+
+/// An issuer of ES256 with these keys.
+pub(super) fn access_of(keys: KeySource) -> Access {
+    access(vec![issuer(Algorithm::ES256, keys)])
+}
+
+pub(super) fn signed_with(kid: &str, pair: &KeyPair) -> String {
+    let header = Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::ES256) };
+    encode(&header, &claims(), &EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap()).unwrap()
+}
+
+/// A key set of P-256 keys.
+pub(super) fn jwks_of(keys: &[(&str, &KeyPair)]) -> String {
+    let jwk = |(kid, pair): &(&str, &KeyPair)| {
+        let point = pair.public_key_raw();
+        let [x, y] = [&point[1..33], &point[33..]].map(|half| URL_SAFE_NO_PAD.encode(half));
+        json!({"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": kid, "x": x, "y": y})
+    };
+    json!({"keys": keys.iter().map(jwk).collect::<Vec<_>>()}).to_string()
 }
 
 fn with(changes: Value) -> Value {
@@ -377,10 +397,10 @@ fn revoked_token_and_user_are_refused_and_later_tokens_are_not() {
 
 #[test]
 fn without_settings_all_clients_see_everything() {
-    let access = Access::new(AccessSettings::default(), now()).unwrap();
+    let access = Access::new(AccessSettings::default(), None, now()).unwrap();
     assert!(!access.is_on() && access.anonymous().unwrap().may_see("user/a/x", Channel::Quote));
     let anonymous = AccessSettings { anonymous: Some(RightsText::default()), ..Default::default() };
-    let access = Access::new(anonymous, now()).unwrap();
+    let access = Access::new(anonymous, None, now()).unwrap();
     assert!(access.is_on() && !access.anonymous().unwrap().may_see("A", Channel::Quote));
     assert!(hmac().anonymous().is_none());
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::ConfigError;
+use crate::identity::RightsText;
 use crate::ingest::registry;
 
 macro_rules! layer {
@@ -31,6 +32,17 @@ macro_rules! layer {
             #[arg(skip)]
             #[serde(default)]
             pub tls: Vec<TlsEntry>,
+            /// Issuers of tokens, the same.
+            #[arg(skip)]
+            #[serde(default)]
+            pub issuer: Vec<IssuerEntry>,
+            /// Names for rights, the same.
+            #[arg(skip)]
+            #[serde(default)]
+            pub product: Vec<ProductEntry>,
+            /// The rights of clients without a credential.
+            #[arg(skip)]
+            pub anonymous: Option<RightsText>,
         }
 
         impl Layer {
@@ -42,6 +54,9 @@ macro_rules! layer {
                     enable_echo: self.enable_echo.or(below.enable_echo),
                     publisher: if self.publisher.is_empty() { below.publisher } else { self.publisher },
                     tls: if self.tls.is_empty() { below.tls } else { self.tls },
+                    issuer: if self.issuer.is_empty() { below.issuer } else { self.issuer },
+                    product: if self.product.is_empty() { below.product } else { self.product },
+                    anonymous: self.anonymous.or(below.anonymous),
                 }
             }
         }
@@ -85,6 +100,25 @@ layer! {
     operator_token "TICKCAST_OPERATOR_TOKEN" "TOKEN" String;
     /// File with the tokens for `/v1/operator`, one a line [default: none]
     operator_token_file "TICKCAST_OPERATOR_TOKEN_FILE" "FILE" PathBuf;
+    /// File with the API keys of subscribers, as hashes with their rights [default: none]
+    api_keys_file "TICKCAST_API_KEYS_FILE" "FILE" PathBuf;
+    /// File of revoked tokens and users, a line of JSON each: read when it changes, and appended to by the operator's
+    /// requests [default: none]
+    revocations_file "TICKCAST_REVOCATIONS_FILE" "FILE" PathBuf;
+    /// Name of the cookie in which pages of allowed origins send their token [default: none]
+    token_cookie "TICKCAST_TOKEN_COOKIE" "NAME" String;
+    /// Whether subscribers may send their token as `?token=`, where proxies log it [default: false]
+    token_in_query "TICKCAST_TOKEN_IN_QUERY" "BOOL" bool;
+    /// Time a subscriber without a token has to send one as its first message, where it needs one, ms [default: 5000]
+    auth_timeout_ms "TICKCAST_AUTH_TIMEOUT_MS" "MS" u32;
+    /// Time before the end of its token at which a subscriber is told, s; 0: it is not [default: 60]
+    token_notice_s "TICKCAST_TOKEN_NOTICE_S" "S" u32;
+    /// Time after the end of its token at which a subscriber is closed with 4001, s [default: 25]
+    token_grace_s "TICKCAST_TOKEN_GRACE_S" "S" u32;
+    /// How often the keys of issuers are fetched, s [default: 300]
+    jwks_refresh_s "TICKCAST_JWKS_REFRESH_S" "S" u64;
+    /// Age of an issuer's keys at which its tokens are refused with 503, s [default: 3600]
+    jwks_stale_max_s "TICKCAST_JWKS_STALE_MAX_S" "S" u64;
     /// What to log: `error`, `warn`, `info`, `debug`, or a filter by module [default: info]
     log "TICKCAST_LOG" "FILTER" String;
     /// Lines a second that one place of the code logs; the others are counted; 0 for no limit [default: 20]
@@ -261,6 +295,41 @@ pub struct TlsEntry {
     pub key: PathBuf,
     /// Server names that get this pair; those of the certificate by default.
     pub names: Option<Vec<String>>,
+}
+
+/// One table `[[issuer]]`, as given.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerEntry {
+    /// For the log and metrics.
+    pub name: String,
+    pub iss: String,
+    pub audience: Vec<String>,
+    pub algorithms: Vec<String>,
+    pub jwks_url: Option<String>,
+    /// The authorities of that server's certificate, PEM.
+    pub ca_file: Option<PathBuf>,
+    pub jwks_file: Option<PathBuf>,
+    /// Public keys, PEM.
+    pub key_file: Option<PathBuf>,
+    /// Secrets of an HMAC, one a line.
+    pub secret_file: Option<PathBuf>,
+    pub user_prefix: Option<String>,
+    pub rights_claim: Option<String>,
+    /// Of tokens without that claim.
+    pub rights: Option<RightsText>,
+    pub types: Option<Vec<String>>,
+    pub leeway_s: Option<u64>,
+    pub lifetime_max_s: Option<u64>,
+}
+
+/// One table `[[product]]`: a name for rights.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProductEntry {
+    pub name: String,
+    #[serde(default)]
+    pub rights: RightsText,
 }
 
 impl Layer {

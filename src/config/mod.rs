@@ -14,6 +14,7 @@
 //! 5. `describe.rs`: a limit is printed at the start with its cost.
 //! 6. `docs/configuration.md`: a row of the table, which a test compares with the code.
 
+mod access;
 mod admin;
 mod agreement;
 mod describe;
@@ -31,7 +32,7 @@ use std::path::PathBuf;
 
 pub use self::admin::AdminListen;
 pub use self::hosts::AllowedHosts;
-pub use self::layer::{Layer, PublisherEntry, TlsEntry, check_variables};
+pub use self::layer::{IssuerEntry, Layer, ProductEntry, PublisherEntry, TlsEntry, check_variables};
 pub use self::origins::{Origin, Origins};
 pub use self::reload::Reloaded;
 pub use self::resolve::{SLOTS_MAX, descriptors_needed};
@@ -39,6 +40,7 @@ pub use self::tls::TlsLimits;
 
 use ipnet::IpNet;
 
+use crate::access::AccessSettings;
 use crate::allowance::AllowanceRate;
 use crate::auth::Token;
 use crate::ingest::registry::Spec;
@@ -87,6 +89,10 @@ pub struct Config {
     pub publishers: Vec<IdentitySettings>,
     /// Empty: the operator view is served to this machine only.
     pub operator_tokens: Vec<Token>,
+    /// Who may subscribe, and to what.
+    pub access: AccessSettings,
+    /// Revoked tokens and users.
+    pub revocations_file: Option<PathBuf>,
     pub enable_echo: bool,
     /// Origins, beside the server's own, whose pages may use it.
     pub allow_origin: Origins,

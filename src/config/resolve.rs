@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::access::{has_access, resolve_access};
 use super::agreement;
 use super::publishers::{resolve_identities, resolve_tokens};
 use super::range::within;
@@ -41,12 +42,8 @@ impl Config {
         let connections_max = resolve_connections(layer.connections_max, machine, cores.len())?;
         let pending_connections_max = resolve_pending(layer.pending_connections_max, publishers_max, machine)?;
         let handshakes_per_s = within!(layer.handshakes_per_s, 2000, 0, 1_000_000);
-        let shares = AddressShares {
-            connections_max: agreement::connections_per_address_max(connections_max),
-            pending_max: agreement::pending_per_address_max(pending_connections_max),
-            handshakes_per_s: agreement::handshakes_per_address_per_s(handshakes_per_s, cores.len()),
-        }
-        .resolve(&layer)?;
+        let shares = AddressShares::of(connections_max, pending_connections_max, handshakes_per_s, cores.len());
+        let shares = shares.resolve(&layer)?;
         let answers = AnswerLimits::resolve(&layer)?;
         let (publish_pace, publisher_limits) = (resolve_pace(&layer)?, resolve_publisher_limits(&layer)?);
         let listen = resolve_listen(layer.listen.as_deref())?;
@@ -62,6 +59,8 @@ impl Config {
             feeds: resolve_feeds(&feed_texts(&layer))?,
             publishers: resolve_identities(&layer, publisher_limits, publish_pace)?,
             operator_tokens: resolve_operator_tokens(&layer)?,
+            access: resolve_access(&layer)?,
+            revocations_file: layer.revocations_file.clone(),
             enable_echo: layer.enable_echo.unwrap_or(false),
             allow_origin: resolve_origins(layer.allow_origin.as_deref().unwrap_or("none"))?,
             allow_host: resolve_hosts(layer.allow_host.as_deref())?,
@@ -115,6 +114,15 @@ struct AddressShares {
 }
 
 impl AddressShares {
+    /// The defaults, by the limits of all addresses together.
+    fn of(connections_max: u32, pending_max: u32, handshakes_per_s: u32, cores: usize) -> Self {
+        Self {
+            connections_max: agreement::connections_per_address_max(connections_max),
+            pending_max: agreement::pending_per_address_max(pending_max),
+            handshakes_per_s: agreement::handshakes_per_address_per_s(handshakes_per_s, cores),
+        }
+    }
+
     /// The limits as given; where they are not, these.
     fn resolve(self, layer: &Layer) -> Result<Self, ConfigError> {
         Ok(Self {
@@ -179,6 +187,10 @@ fn resolve_shard(layer: &Layer, epoch: u32) -> Result<shard::Settings, ConfigErr
         log_lag_ms: within!(layer.log_lag_ms, defaults.log_lag_ms, 0, 3_600_000),
         backlog_bytes_max: within!(layer.backlog_bytes_max, defaults.backlog_bytes_max, 64 << 10, 2 << 30),
         history_ms: within!(layer.history_ms, defaults.history_ms, 0, 86_400_000),
+        has_private_symbols: has_access(layer),
+        auth_timeout_ms: within!(layer.auth_timeout_ms, defaults.auth_timeout_ms, 100, 600_000),
+        token_notice_s: within!(layer.token_notice_s, defaults.token_notice_s, 0, 86_400),
+        token_grace_s: within!(layer.token_grace_s, defaults.token_grace_s, 0, 3600),
         requests_per_s: within!(layer.requests_per_s, defaults.requests_per_s, 1, 1_000_000),
         subscriptions_max: within!(layer.subscriptions_max, defaults.subscriptions_max, 1, 1_000_000),
         patterns_max: within!(layer.patterns_max, defaults.patterns_max, 1, 10_000),

@@ -14,6 +14,7 @@
 //! * `handlers`: one file for each endpoint.
 //! * `secured`: the TLS handshake of a connection, and its limits.
 //! * `server`: the state of one shard's HTTP server, and the hand-over of a socket to the shard.
+//! * `credential`: who sends a request.
 //! * `answers`: memory of responses that are not read yet. `portions`: work in short portions.
 //! * `connection`: a socket that HTTP owns. [`request`], [`rules`], [`handshake`], `response`, [`refusal`], `content`:
 //!   bytes only.
@@ -28,6 +29,7 @@ mod answers;
 mod assets;
 mod connection;
 mod content;
+pub(crate) mod credential;
 mod exchange;
 mod handlers;
 pub mod handshake;

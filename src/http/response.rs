@@ -115,6 +115,12 @@ impl Response {
         Self { policy, ..self }
     }
 
+    /// Forbids caches that several clients use to keep the response, which differs by who asks.
+    pub(super) fn private(self) -> Self {
+        let cache_control = if self.cache_control == "no-store" { "no-store" } else { "private, no-cache" };
+        Self { cache_control, ..self }.vary("Authorization").vary("Cookie")
+    }
+
     /// Forbids caches to keep the response.
     pub(super) fn no_store(self) -> Self {
         Self { cache_control: "no-store", ..self }

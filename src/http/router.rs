@@ -11,7 +11,7 @@ use super::admission::origin::{self, CrossOrigin};
 use super::answers::HeldAnswer;
 use super::connection::Connection;
 use super::handlers::snapshot::SnapshotText;
-use super::handlers::{bars, echo, health, instruments, metrics, operator, publish, snapshot, sse, stream};
+use super::handlers::{bars, echo, health, instruments, metrics, operator, publish, revoke, snapshot, sse, stream};
 use super::refusal::Refusal;
 use super::request::quote;
 use super::response::Response;
@@ -30,6 +30,7 @@ pub(super) enum Endpoint {
     Snapshot,
     Bars,
     Operator,
+    Revoke,
     Metrics,
     Healthz,
     Readyz,
@@ -49,6 +50,7 @@ const ROUTES: &[(&str, Endpoint, CrossOrigin)] = &[
     ("/v1/snapshot/{symbol}", Endpoint::Snapshot, CrossOrigin::Readable),
     ("/v1/bars/{symbol}", Endpoint::Bars, CrossOrigin::Readable),
     ("/v1/operator", Endpoint::Operator, CrossOrigin::Denied),
+    ("/v1/operator/revoke", Endpoint::Revoke, CrossOrigin::Denied),
     ("/metrics", Endpoint::Metrics, CrossOrigin::Denied),
     ("/healthz", Endpoint::Healthz, CrossOrigin::Denied),
     ("/readyz", Endpoint::Readyz, CrossOrigin::Denied),
@@ -93,7 +95,7 @@ pub(super) async fn route(
     }
     let endpoint = find(path);
     if let Some(admin) = &server.state().config.admin_listen
-        && matches!(endpoint, Some(Endpoint::Publish | Endpoint::Operator | Endpoint::Metrics))
+        && matches!(endpoint, Some(Endpoint::Publish | Endpoint::Operator | Endpoint::Revoke | Endpoint::Metrics))
     {
         let message = format!("path {path} is served by the admin listener only: {admin}");
         return Err(Refusal::not_found(message));
@@ -101,6 +103,11 @@ pub(super) async fn route(
     match endpoint {
         Some(Endpoint::Stream) => stream::serve(server, connection, request).await,
         Some(Endpoint::Publish) => publish::serve(server, connection, request).await,
+        Some(Endpoint::Revoke) => {
+            server.take_get_units(connection, units_of(endpoint))?;
+            let response = revoke::post(server, connection.address(), request)?;
+            respond(server, connection, request, response).await
+        }
         Some(Endpoint::Echo) if config.enable_echo => echo::serve(server, connection, request).await,
         Some(Endpoint::Sse) if request.method() != Method::OPTIONS => sse::serve(server, connection, request).await,
         endpoint => answer(server, connection, request, endpoint).await,
@@ -142,9 +149,18 @@ async fn get(
 ) -> Result<Response, Refusal> {
     let (path, query, headers) = (request.uri().path(), request.uri().query().unwrap_or(""), request.headers());
     match endpoint {
-        Some(Endpoint::Instruments) => Ok(instruments::get(server, headers).await),
-        Some(Endpoint::Snapshot) => snapshot::get(server, symbol(path), query, headers).await,
-        Some(Endpoint::Bars) => bars::get(server, symbol(path), query).await,
+        Some(Endpoint::Instruments) => {
+            let principal = server.identified(connection, request)?;
+            instruments::get(server, &principal, headers).await
+        }
+        Some(Endpoint::Snapshot) => {
+            let principal = server.identified(connection, request)?;
+            snapshot::get(server, &principal, symbol(path), query, headers).await
+        }
+        Some(Endpoint::Bars) => {
+            let principal = server.identified(connection, request)?;
+            bars::get(server, &principal, symbol(path), query).await
+        }
         Some(Endpoint::Operator) => operator::get(server, connection.address(), request),
         Some(Endpoint::Metrics) => Ok(metrics::get(server)),
         Some(Endpoint::Healthz) => health::healthz(server.state()),
@@ -159,7 +175,8 @@ async fn answer_snapshots(
     connection: &mut Connection,
     request: &Request<()>,
 ) -> Result<(), Refusal> {
-    let (response, rest) = snapshot::begin(server, request).await?;
+    let principal = server.identified(connection, request)?;
+    let (response, rest) = snapshot::begin(server, &principal, request).await?;
     let Some(rest) = rest else { return respond(server, connection, request, response).await };
     server.take_get_units(connection, snapshot::units_of(rest.instruments()))?;
     let mut held = server.open_answer(connection);
@@ -222,6 +239,8 @@ async fn respond(
 fn shared(server: &HttpServer, request: &Request<()>, response: Response) -> Response {
     let access = cross_origin(request.uri().path());
     let response = origin::share(access, request, &server.config(), response);
+    // What one client may see is for no cache that others use.
+    let response = if access.is_of_data() && server.state().access.is_on() { response.private() } else { response };
     response.with_headers_only(request.method() == Method::HEAD)
 }
 

@@ -17,13 +17,16 @@ use super::admission::{Admission, Rejection};
 use super::answers::{AnswerMemory, AnswersFull, HeldAnswer};
 use super::assets::Assets;
 use super::connection::Connection;
+use super::credential;
 use super::handshake::{Supported, Upgrade, accept_upgrade};
 use super::listing::ListingCache;
 use super::refusal::{RETRY_AFTER, Refusal};
 use super::slots::SlotTable;
+use crate::access::Cause;
 use crate::allowance::{AddressKey, Allowance, Allowances};
 use crate::clock::now_ns;
 use crate::config::Config;
+use crate::identity::Principal;
 use crate::io::SlotId;
 use crate::io::descriptor;
 use crate::io::sealed::Sealed;
@@ -86,6 +89,10 @@ pub struct HttpServer {
     answer_bytes: Rc<Cell<usize>>,
     slots: RefCell<SlotTable>,
     pub(super) accept_signal: AcceptSignal,
+    /// The generation of credentials that the clients of the shard are, or were, asked about.
+    reviewed: Cell<u64>,
+    /// The slot that is next, while they are.
+    review: Cell<Option<usize>>,
     /// Tasks of the executor that serve a connection or accept some.
     tasks: Cell<usize>,
 }
@@ -128,6 +135,8 @@ impl HttpServer {
             answer_bytes: Rc::default(),
             slots: RefCell::default(),
             accept_signal: AcceptSignal::default(),
+            reviewed: Cell::new(shared.state.access.generation()),
+            review: Cell::new(None),
             tasks: Cell::new(0),
             shared,
         }
@@ -153,6 +162,60 @@ impl HttpServer {
     pub fn change_settings(&self, config: Arc<Config>) {
         self.shared.gets.set_rate(config.get_rate());
         *self.config.borrow_mut() = config;
+    }
+
+    /// Verifies tokens that clients have sent, a few at a time, and asks about the credentials of clients where some were
+    /// revoked. True if there was anything to do.
+    pub fn serve_credentials(&self) -> bool {
+        /// Some 0.1 ms each.
+        const TOKENS: usize = 4;
+        let mut has_worked = false;
+        for _ in 0..TOKENS {
+            let Some(request) = self.shard.borrow_mut().take_auth_request() else { break };
+            let client = self.slots.borrow().address(request.slot_id.index).map(|address| address.client());
+            let outcome = credential::of_message(self.state(), client, request.token.reveal());
+            self.shard.borrow_mut().authenticated(request.slot_id, outcome, now_ns());
+            has_worked = true;
+        }
+        let access = &self.state().access;
+        let generation = access.generation();
+        if self.reviewed.replace(generation) != generation {
+            self.review.set(Some(0));
+        }
+        if let Some(from) = self.review.get() {
+            let next = self.shard.borrow_mut().review(from, now_ns(), |principal| access.objection(principal));
+            self.review.set(next);
+            has_worked = true;
+        }
+        has_worked
+    }
+
+    /// Who sends a request; `None` for one without a credential that needs one.
+    pub(super) fn identify(
+        &self,
+        connection: &Connection,
+        request: &http::Request<()>,
+    ) -> Result<Option<Arc<Principal>>, Refusal> {
+        let client = connection.address().map(|address| address.client());
+        credential::identify(self.state(), &self.config(), client, request)
+    }
+
+    /// The same for a request that is answered at once: one without a credential that needs one is refused.
+    pub(super) fn identified(
+        &self,
+        connection: &Connection,
+        request: &http::Request<()>,
+    ) -> Result<Arc<Principal>, Refusal> {
+        self.identify(connection, request)?.ok_or_else(|| {
+            Refusal::unauthorized("token: missing: expected Authorization: Bearer TOKEN, with a token or an API key")
+        })
+    }
+
+    /// Refuses a client whose credential was revoked since it was verified. Called right before the connection becomes a
+    /// client of the shard: later revocations find it there.
+    pub(super) fn check_still(&self, principal: Option<&Principal>) -> Result<(), Refusal> {
+        let objection = principal.and_then(|principal| self.state().access.objection(principal));
+        objection.map_or(Ok(()), |_| Err(Refusal::unauthorized(Cause::Revoked.message())))
     }
 
     /// Asks all echoes to end: the server drains.

@@ -41,6 +41,11 @@ impl Principal {
         Self::new(Kind::Anonymous, "", Arc::new(Rights::open()))
     }
 
+    /// A client that may see nothing.
+    pub fn none() -> Self {
+        Self::new(Kind::Anonymous, "", Arc::new(Rights::none()))
+    }
+
     /// What it may see of a channel of a symbol.
     pub fn grant(&self, symbol: &str, channel: Channel) -> Grant {
         if self.owns(symbol) && !self.rights.denies(symbol, false, channel) {

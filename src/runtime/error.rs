@@ -22,6 +22,8 @@ pub enum StartError {
     AdminListen(#[from] AdminListenError),
     #[error("tls: {0}")]
     Tls(#[from] TlsError),
+    #[error("access: {0}")]
+    Access(String),
     #[error("feed {0}")]
     Feed(String),
     #[error("core {core}: {error}")]

@@ -13,6 +13,7 @@ use super::certificates;
 use super::health;
 use super::shard_driver::ShardCommand;
 use super::shard_thread::{self, ShardControl, ShardStartError, ShardThread};
+use crate::access::{self, Access};
 use crate::auth::AuthFailures;
 use crate::bars::{self, BarStore, Bars};
 use crate::clock::{self, now_ns, wall_ns};
@@ -138,6 +139,11 @@ impl Server {
         self.state.publishers.set_identities(&config.publishers);
         if let Some(tls) = &self.state.tls {
             certificates::reload(tls, &config.tls_pairs);
+        }
+        if changed.contains(&"issuer")
+            && let Err(problem) = self.state.access.apply(config.access.clone())
+        {
+            tracing::error!("SIGHUP: issuers, keys and rights were not changed: {problem}");
         }
         let config = Arc::new(config);
         for shard in &self.shards {
@@ -276,6 +282,7 @@ fn start_sequencer(
         sources: Arc::new(Sources::new(&config.feeds)),
         auth_failures: AuthFailures::default(),
         tls,
+        access: start_access(config)?,
         bars,
         lifecycle,
         heartbeats: Arc::new(Heartbeats::new(config.cores.len())),
@@ -304,6 +311,17 @@ fn sockets_of(plain: Listeners, tls: Option<Listeners>) -> Vec<Vec<(Listener, Tc
         std::iter::once((Listener::Plain, socket)).chain(tls).collect()
     };
     plain.sockets.into_iter().map(of_shard).collect()
+}
+/// Who may subscribe, with the thread that keeps keys current.
+fn start_access(config: &Config) -> Result<Arc<Access>, StartError> {
+    let now = access::Now { wall_s: wall_ns() / 1_000_000_000, ns: now_ns() };
+    let access =
+        Access::new(config.access.clone(), config.revocations_file.as_deref(), now).map_err(StartError::Access)?;
+    let access = Arc::new(access);
+    if config.access.is_on() {
+        access.start().map_err(StartError::Thread)?;
+    }
+    Ok(access)
 }
 
 /// Starts one shard per core, and waits until each of them accepts connections.

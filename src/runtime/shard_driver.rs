@@ -219,6 +219,10 @@ impl ShardDriver {
         fault::point_of("tick", self.index);
         shard.set_wall_offset(clock::wall_offset_ns());
         let worked = shard.tick(now_ns);
+        drop(shard);
+        let has_credentials = self.server.serve_credentials();
+        let mut shard = self.shard.borrow_mut();
+        let worked = worked || has_credentials;
         if memory::pressure() {
             shard.shed_input();
         }

@@ -1,44 +1,108 @@
-//! Which records a client may be sent. The question is asked where a client names what it wants (subscribe and resume)
-//! and where a new instrument comes under patterns that clients have, never for a record.
+//! Which records a client may be sent. The question is asked where a client names what it wants (subscribe and resume):
+//! for a name once and for all, since an instrument has the name or not. What comes under a pattern is decided by the
+//! subscription index for each instrument, by the rights that an audience has; never for a record.
 //!
-//! Today every client may have everything, since the server does not identify clients. Only this module makes an
-//! [`Authorized`], and a subscription is applied from nothing else, so every request passes here.
+//! Only this module makes a [`Permit`], and items are made from nothing else, so every request passes here.
 
-use super::resolve::Resolved;
-use super::subscription_index::{AudienceId, Target};
+use super::subscription_index::{Key, Target};
+use crate::identity::{Extent, Grant, Principal};
+use tickcast_protocol::control::{ChannelSet, Pattern};
+use tickcast_protocol::{Channel, ConflationInterval};
 
-/// What of a request the client may have.
-#[derive(Debug)]
-pub(super) struct Authorized {
-    granted: Resolved,
-    denied: Vec<String>,
+/// What a client may have of a name or pattern that it has asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Permit {
+    channels: ChannelSet,
+    intervals: [ConflationInterval; Channel::COUNT],
+    /// It gets less than it has asked for: fewer channels, or fewer symbols of a pattern.
+    pub(super) is_limited: bool,
+    /// What it does not get is there for it as delayed data.
+    pub(super) is_delayed: bool,
 }
 
-impl Authorized {
-    /// Sorted, each once.
-    pub(super) fn targets(&self) -> &[Target] {
-        &self.granted.targets
+impl Permit {
+    /// True if it may have nothing.
+    pub(super) fn is_empty(self) -> bool {
+        self.channels.is_empty()
     }
 
-    /// How many names without an instrument, and patterns, there are.
-    pub(super) fn names(&self) -> u32 {
-        let prefixes = self.granted.targets.iter().rev().take_while(|target| matches!(target, Target::Prefix(_)));
-        (self.granted.unknown.len() + prefixes.count()) as u32
+    /// The items for a target, each with its interval.
+    pub(super) fn items(self, target: Target) -> impl Iterator<Item = (Key, ConflationInterval)> {
+        self.channels.iter().map(move |channel| (Key::new(target, channel), self.intervals[channel as usize]))
     }
 
-    /// All targets that were resolved, to be released; names that no instrument has; and names that the client may not
-    /// have.
-    pub(super) fn into_parts(self) -> (Vec<Target>, Vec<String>, Vec<String>) {
-        (self.granted.targets, self.granted.unknown, self.denied)
+    /// The longest interval of a state channel.
+    pub(super) fn interval(self) -> Option<ConflationInterval> {
+        let states = self.channels.iter().filter(|channel| !channel.is_log());
+        states.map(|channel| self.intervals[channel as usize]).max()
     }
 }
 
-/// Decides on a subscribe or resume request.
-pub(super) fn authorize(resolved: Resolved) -> Authorized {
-    Authorized { granted: resolved, denied: Vec::new() }
+/// Decides on a name or pattern of a subscribe or resume request.
+pub(super) fn permit(
+    principal: &Principal,
+    symbol: &Pattern,
+    channels: ChannelSet,
+    interval: ConflationInterval,
+) -> Permit {
+    let mut permit = Permit {
+        channels: ChannelSet::default(),
+        intervals: [interval; Channel::COUNT],
+        is_limited: false,
+        is_delayed: false,
+    };
+    if principal.rights.is_open() {
+        permit.channels = channels;
+        return permit;
+    }
+    for channel in channels.iter() {
+        match allowed(principal, symbol, channel) {
+            Allowed::Nothing { is_delayed } => {
+                permit.is_limited = true;
+                permit.is_delayed |= is_delayed;
+            }
+            Allowed::Some { shortest, is_whole } => {
+                permit.channels.insert(channel);
+                permit.intervals[channel as usize] = interval.max(shortest);
+                permit.is_limited |= !is_whole;
+            }
+        }
+    }
+    permit
 }
 
-/// Decides whether an audience gets an instrument that was defined after the audience's pattern.
-pub(super) fn covers_new_instrument(_audience: AudienceId, _instrument: u32) -> bool {
-    true
+/// The interval at which a client may keep an item that it has: that of the item, or a longer one; `None` if it may not
+/// keep it.
+pub(super) fn keeps(
+    principal: &Principal,
+    symbol: &Pattern,
+    channel: Channel,
+    interval: ConflationInterval,
+) -> Option<ConflationInterval> {
+    match allowed(principal, symbol, channel) {
+        Allowed::Nothing { .. } => None,
+        Allowed::Some { shortest, .. } => Some(interval.max(shortest)),
+    }
+}
+
+/// What the rights of a client come to for a name or a pattern.
+enum Allowed {
+    Nothing { is_delayed: bool },
+    Some { shortest: ConflationInterval, is_whole: bool },
+}
+
+fn allowed(principal: &Principal, symbol: &Pattern, channel: Channel) -> Allowed {
+    match symbol {
+        Pattern::Exact(name) => {
+            let grant = principal.grant(name, channel);
+            match grant.served(channel) {
+                Some(terms) => Allowed::Some { shortest: terms.interval, is_whole: true },
+                None => Allowed::Nothing { is_delayed: matches!(grant, Grant::Delayed(_)) },
+            }
+        }
+        Pattern::Prefix(prefix) => match principal.extent(prefix, channel) {
+            Extent::Some { interval, is_whole } => Allowed::Some { shortest: interval, is_whole },
+            extent => Allowed::Nothing { is_delayed: extent == Extent::Delayed },
+        },
+    }
 }

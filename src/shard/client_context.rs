@@ -1,11 +1,14 @@
 //! What happens to one client: it is opened, answered, taken off the live path, made a member again, dropped.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::Settings;
 use super::accounts::Accounts;
 use super::backlog::{Backlog, ClientBacklog, Missed, OwnBacklog};
 use super::connections::{Client, ConnectionTable, reconnect_ms};
+use super::credentials::{Credentials, expires_in_s};
 use super::encoding::Encoding;
 use super::fan_out::FanOut;
 use super::market_view::MarketView;
@@ -13,6 +16,7 @@ use super::operations::Operations;
 use super::outbox::{Outbox, Stopped};
 use super::state_walk::{StateCursor, StateWalk};
 use super::tick_records::Now;
+use crate::identity::{Kind, Principal, Rights};
 use crate::io::{Io, SlotId};
 use crate::ring;
 use crate::stats::{Counter, ShardCounters};
@@ -33,17 +37,37 @@ pub(super) struct ClientContext<'a, I: Io> {
     pub(super) outbox: &'a mut Outbox<I>,
     pub(super) operations: &'a mut Operations,
     pub(super) accounts: &'a mut Accounts,
+    pub(super) credentials: &'a mut Credentials,
     pub(super) counters: &'a mut ShardCounters,
+}
+
+/// A connection that the shard takes over.
+#[derive(Clone, Debug)]
+pub struct Opening<'a> {
+    pub encoding: Encoding,
+    /// Who it is; `None` for a client that has to authenticate itself by its first message.
+    pub principal: Option<Arc<Principal>>,
+    /// The response to its handshake, which has not been sent yet.
+    pub upgrade: &'a [u8],
+    /// What the client has sent after its handshake.
+    pub input: &'a [u8],
 }
 
 impl<I: Io> ClientContext<'_, I> {
     /// Takes over a connection. `upgrade` is the response to its handshake, which has not been sent yet; `input` is
     /// what the client has sent after its handshake.
-    pub(super) fn open(&mut self, slot_id: SlotId, encoding: Encoding, upgrade: &[u8], input: &[u8]) {
-        let audience = self.fan_out.index.enter(encoding);
+    pub(super) fn open(&mut self, slot_id: SlotId, Opening { encoding, principal, upgrade, input }: Opening<'_>) {
+        let audience = match &principal {
+            Some(principal) => self.fan_out.index.enter_with(encoding, &principal.rights),
+            None => self.fan_out.index.enter_with(encoding, &Arc::new(Rights::none())),
+        };
         self.fan_out.audiences.grow(self.fan_out.index.audience_ids());
-        let per_second = self.settings.requests_per_s;
-        self.connections.insert(Client::new(slot_id, audience, encoding, per_second, self.now.ns));
+        let mut client = Client::new(slot_id, audience, encoding, self.settings.requests_per_s, self.now.ns);
+        match principal {
+            Some(principal) => client.set_principal(principal),
+            None => client.auth_until_ns = self.now.ns + u64::from(self.settings.auth_timeout_ms) * 1_000_000,
+        }
+        self.connections.insert(client);
         self.counters.add(Counter::ClientsAccepted, 1);
         self.leave_live_path(slot_id).answers.extend_from_slice(upgrade);
         if let Some(backlog) = self.backlog.get_mut(slot_id) {
@@ -59,9 +83,18 @@ impl<I: Io> ClientContext<'_, I> {
             // If the stream breaks without a close event, clients come back spread over time all the same.
             self.push_bytes(slot_id, |out| sse::push_retry(reconnect_ms(slot_id), out));
         }
-        self.answer(slot_id, |out| {
-            reply::welcome(out, epoch, env!("CARGO_PKG_VERSION"), heartbeat_ms.into(), limits);
-        });
+        let principal = self.connections.get(slot_id).and_then(|client| client.principal.clone());
+        let user = principal.as_deref().filter(|principal| principal.kind != Kind::Anonymous);
+        let greeting = reply::Welcome {
+            epoch,
+            version: env!("CARGO_PKG_VERSION"),
+            heartbeat_ms: heartbeat_ms.into(),
+            limits,
+            user: user.map(|principal| &*principal.user),
+            expires_in_s: user.and_then(|principal| expires_in_s(principal, self.now.wall_ns())),
+            auth: principal.is_none().then_some("required"),
+        };
+        self.answer(slot_id, |out| reply::welcome(out, &greeting));
     }
 
     /// Answers a client.

@@ -18,7 +18,8 @@ const NEVER: u64 = u64::MAX;
 /// Appends what a client is sent last: the reason, and when to come back. A client that is closed for what it did gets
 /// the close frame alone. A stream of events has no close frame, and would reconnect at once by itself.
 fn push_close_notice(format: Format, code: CloseCode, reason: &str, slot_id: SlotId, out: &mut Vec<u8>) {
-    let comes_back = matches!(code, CloseCode::GOING_AWAY | CloseCode::SLOW_CONSUMER) || !format.is_websocket();
+    let may_come_back = [CloseCode::GOING_AWAY, CloseCode::SLOW_CONSUMER, CloseCode::CREDENTIALS_EXPIRED];
+    let comes_back = may_come_back.contains(&code) || !format.is_websocket();
     if comes_back {
         let mut text = Vec::new();
         let reconnect_ms = reconnect_ms(slot_id);

@@ -4,19 +4,21 @@
 //! are in the [`Audiences`].
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use super::accounts::{AccountId, Allowance, Subscriptions};
 use super::audiences::Audiences;
 use super::encoding::{Encoding, Format};
 use super::paged_vec::PagedVec;
 use super::subscription_index::AudienceId;
+use crate::identity::Principal;
 use crate::io::SlotId;
 use tickcast_protocol::ws::{Role, Session};
 
 /// [`Client::member`] of a client that is not among the members of its audience.
 const NOT_A_MEMBER: u32 = u32::MAX;
 
-/// The client of one slot. Some 150 bytes.
+/// The client of one slot. Some 170 bytes.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) slot_id: SlotId,
@@ -53,6 +55,12 @@ pub(super) struct Client {
     pub(super) pinged_ns: u64,
     /// When it connected, until its first subscription; then 0.
     pub(super) unsubscribed_since_ns: u64,
+    /// Who it is; `None` until it has authenticated itself.
+    pub(super) principal: Option<Arc<Principal>>,
+    /// Until when it has to do so; 0: it need not.
+    pub(super) auth_until_ns: u64,
+    /// It was told that its token expires.
+    pub(super) is_told_expiring: bool,
     /// Its slot is to be reported once it is gone.
     pub(super) reports_departure: bool,
     pub(super) close_state: CloseState,
@@ -80,9 +88,19 @@ impl Client {
             receiving: false,
             pinged_ns: 0,
             unsubscribed_since_ns: now_ns.max(1),
+            principal: None,
+            auth_until_ns: 0,
+            is_told_expiring: false,
             reports_departure: false,
             close_state: CloseState::Open,
         }
+    }
+
+    /// Gives it an identity, or the next one.
+    pub(super) fn set_principal(&mut self, principal: Arc<Principal>) {
+        self.principal = Some(principal);
+        self.auth_until_ns = 0;
+        self.is_told_expiring = false;
     }
 
     pub(super) fn is_open(&self) -> bool {

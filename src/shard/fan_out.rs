@@ -38,9 +38,13 @@ pub(super) struct FanOut {
 }
 
 impl FanOut {
-    pub(super) fn new(compression_level: u8) -> Self {
+    pub(super) fn new(compression_level: u8, has_private_symbols: bool) -> Self {
+        let mut index = SubscriptionIndex::default();
+        if has_private_symbols {
+            index.set_private();
+        }
         Self {
-            index: SubscriptionIndex::default(),
+            index,
             audiences: Audiences::default(),
             conflator: Conflator::default(),
             encoder: Encoder::new(compression_level),

@@ -126,7 +126,7 @@ impl<I: Io> ClientContext<'_, I> {
     }
 
     /// A request that was under way is done: the client's next ones follow.
-    fn resume_input(&mut self, slot_id: SlotId, input: Vec<u8>) {
+    pub(super) fn resume_input(&mut self, slot_id: SlotId, input: Vec<u8>) {
         let Some(client) = self.connections.get_mut(slot_id) else { return };
         client.waits = false;
         client.received_ns = client.received_ns.max(self.now.ns);

@@ -21,6 +21,7 @@
 //! | [`Outbox`] | bytes and sends on their way to the kernel | 2, 4, 6 |
 //! | [`Operations`] | requests that are carried out in portions | 3 |
 //! | [`Accounts`] | work and held input of clients and addresses | clients |
+//! | [`Credentials`] | tokens that are being verified | clients |
 //!
 //! In the table, *clients* are operations on one client (open, answer, take off the live path, join, close):
 //! the methods of [`ClientContext`].
@@ -46,6 +47,7 @@ mod close;
 mod completions;
 mod conflation;
 mod connections;
+mod credentials;
 mod drain;
 mod encoding;
 mod fan_out;
@@ -61,6 +63,7 @@ mod packets;
 pub(crate) mod paged_vec;
 mod read_ring;
 mod requests;
+mod reselect;
 mod resolve;
 mod select;
 mod sent_history;
@@ -72,11 +75,16 @@ pub mod subscription_index;
 mod tick_records;
 mod timers;
 
+use std::sync::Arc;
+
 use self::accounts::Accounts;
 use self::backlog::Backlog;
 use self::client_context::ClientContext;
+pub use self::client_context::Opening;
 use self::completions::Inbox;
 use self::connections::ConnectionTable;
+use self::credentials::Credentials;
+pub use self::credentials::{AuthRefusal, AuthRequest};
 use self::drain::Drain;
 pub use self::encoding::{Encoding, Format};
 use self::fan_out::FanOut;
@@ -90,6 +98,7 @@ pub use self::slow_clients::SlowClient;
 use self::slow_clients::SlowClients;
 use self::tick_records::Now;
 use self::timers::Timers;
+use crate::identity::Principal;
 use crate::io::{Io, SlotId};
 use crate::last_value::LastValues;
 use crate::ring::{self, RingOffset};
@@ -113,6 +122,9 @@ pub struct Shard<I: Io> {
     outbox: Outbox<I>,
     operations: Operations,
     accounts: Accounts,
+    credentials: Credentials,
+    /// The identity of clients of a server that identifies none.
+    open: Arc<Principal>,
     timers: Timers,
     drain: Option<Drain>,
     slow_clients: SlowClients,
@@ -136,6 +148,7 @@ macro_rules! client_context {
             outbox: &mut $shard.outbox,
             operations: &mut $shard.operations,
             accounts: &mut $shard.accounts,
+            credentials: &mut $shard.credentials,
             counters: &mut $shard.counters,
         }
     };
@@ -149,13 +162,15 @@ impl<I: Io> Shard<I> {
             served: ServedTime::default(),
             wall_offset_ns: 0,
             market: MarketView::new(ring.offset()),
-            fan_out: FanOut::new(settings.compression.unwrap_or(1)),
+            fan_out: FanOut::new(settings.compression.unwrap_or(1), settings.has_private_symbols),
             connections: ConnectionTable::default(),
             backlog: Backlog::new(History::new(&ring, settings.history_ms)),
             inbox: Inbox::new(settings.inflate_ratio_max),
             outbox: Outbox::new(io),
             operations: Operations::default(),
             accounts: Accounts::default(),
+            credentials: Credentials::default(),
+            open: Arc::new(Principal::open()),
             timers: Timers::default(),
             drain: None,
             slow_clients: SlowClients::default(),
@@ -227,15 +242,61 @@ impl<I: Io> Shard<I> {
 
     /// The same for a client with another encoding.
     pub fn open_as(&mut self, slot_id: SlotId, encoding: Encoding, upgrade: &[u8], input: &[u8], now_ns: u64) {
+        let principal = Some(self.open.clone());
+        self.open_with(slot_id, Opening { encoding, principal, upgrade, input }, now_ns);
+    }
+
+    /// The same for a client with an identity of its own, or none yet.
+    pub fn open_with(&mut self, slot_id: SlotId, opening: Opening<'_>, now_ns: u64) {
         let now = self.look(now_ns);
-        client_context!(self, now).open(slot_id, encoding, upgrade, input);
+        client_context!(self, now).open(slot_id, opening);
     }
 
     /// Takes over the connection of an SSE client, which sends this request and no other. `head` is the head of its
     /// response, which has not been sent yet.
     pub fn open_events(&mut self, slot_id: SlotId, head: &[u8], request: Request, now_ns: u64) {
-        self.open_as(slot_id, Encoding::EVENTS, head, &[], now_ns);
+        self.open_events_with(slot_id, self.open.clone(), head, request, now_ns);
+    }
+
+    /// The same for a client with an identity of its own.
+    pub fn open_events_with(
+        &mut self,
+        slot_id: SlotId,
+        principal: Arc<Principal>,
+        head: &[u8],
+        request: Request,
+        now_ns: u64,
+    ) {
+        let opening = Opening { encoding: Encoding::EVENTS, principal: Some(principal), upgrade: head, input: &[] };
+        self.open_with(slot_id, opening, now_ns);
         self.inbox.sse_requests.push_back((slot_id, request));
+    }
+
+    /// The next token that a client has sent and that is to be verified. Each is answered by [`Self::authenticated`].
+    pub fn take_auth_request(&mut self) -> Option<AuthRequest> {
+        self.credentials.take()
+    }
+
+    /// Goes on with a client whose token was verified. A client that is gone is ignored.
+    pub fn authenticated(&mut self, slot_id: SlotId, outcome: Result<Arc<Principal>, AuthRefusal>, now_ns: u64) {
+        let now = self.look(now_ns);
+        client_context!(self, now).authenticated(slot_id, outcome);
+    }
+
+    /// Asks about the credential of each client in some slots, from `from` on, and closes those for which there is an
+    /// objection. Returns the slot to go on with; `None` after the last.
+    pub fn review(
+        &mut self,
+        from: usize,
+        now_ns: u64,
+        objection: impl FnMut(&Principal) -> Option<&'static str>,
+    ) -> Option<usize> {
+        /// Some 0.1 ms.
+        const SLOTS: usize = 1024;
+        let now = self.look(now_ns);
+        let end = self.connections.slots().min(from + SLOTS);
+        client_context!(self, now).review(from..end, objection);
+        (end < self.connections.slots()).then_some(end)
     }
 
     /// Counts this client for the account of its address. Clients with the same key share an allowance of work and a part

@@ -5,13 +5,16 @@
 //! complete, and its next requests wait.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
 use super::accounts::Allowance;
-use super::resolve::Resolving;
+use super::reselect::Reselecting;
+use super::resolve::{Report, Resolving};
 use super::select::Selecting;
 use super::subscription_index::{Building, Key, SubscriptionIndex, Target};
+use crate::identity::Principal;
 use crate::io::SlotId;
 use tickcast_protocol::control::ChannelSet;
 use tickcast_protocol::{ConflationInterval, Token};
@@ -27,6 +30,7 @@ pub(super) enum Kind {
     Subscribe { snapshot: bool },
     Resume { token: Token },
     Unsubscribe,
+    Auth,
 }
 
 /// A request to change subscriptions.
@@ -46,6 +50,10 @@ pub(super) enum Stage {
     Resolve(Resolving),
     /// The items that it removes are looked for.
     Select(Selecting),
+    /// Its token is being verified, outside of the shard.
+    Verify,
+    /// The client's items are compared with its new rights.
+    Reselect(Reselecting),
     /// The audience with the changed set is being built.
     Build(Building, Outcome),
     /// Done or refused.
@@ -65,8 +73,20 @@ pub(super) struct Outcome {
     pub(super) names: u32,
     /// The targets that the request has interned: released once the items have them.
     pub(super) targets: Vec<Target>,
-    pub(super) unknown: Vec<String>,
-    pub(super) denied: Vec<String>,
+    pub(super) report: Report,
+    /// The interval granted.
+    pub(super) interval: ConflationInterval,
+    /// Of an auth.
+    pub(super) identity: Option<NewIdentity>,
+}
+
+/// Who a client has become, and what it may not have any more.
+#[derive(Debug)]
+pub(super) struct NewIdentity {
+    pub(super) principal: Arc<Principal>,
+    pub(super) dropped: Vec<String>,
+    /// Its rights are others than before.
+    pub(super) has_changed: bool,
 }
 
 impl Operation {
@@ -78,7 +98,7 @@ impl Operation {
                 index.abandon_change(building);
                 index.release_all(outcome.targets);
             }
-            Stage::Select(_) | Stage::Done => {}
+            Stage::Select(_) | Stage::Verify | Stage::Reselect(_) | Stage::Done => {}
         }
     }
 
@@ -87,7 +107,8 @@ impl Operation {
             Stage::Resolve(resolving) => resolving.bytes(),
             Stage::Select(selecting) => selecting.bytes(),
             Stage::Build(building, outcome) => building.bytes() + outcome.new.capacity() * size_of::<Key>(),
-            Stage::Done => 0,
+            Stage::Reselect(reselecting) => reselecting.bytes(),
+            Stage::Verify | Stage::Done => 0,
         }
     }
 }
@@ -105,6 +126,8 @@ struct Waiting {
 pub(super) struct Operations {
     by_slot: HashMap<u32, Waiting, RandomState>,
     queue: VecDeque<SlotId>,
+    /// Of the requests, those that are not in the queue.
+    parked: usize,
     /// What is left of the tick's units.
     pub(super) units: usize,
     /// The allowance of all clients of the shard together.
@@ -132,8 +155,9 @@ impl Operations {
         self.due_ns
     }
 
+    /// Requests, without those that wait for something outside of the shard.
     pub(super) fn len(&self) -> usize {
-        self.by_slot.len()
+        self.by_slot.len() - self.parked
     }
 
     /// True if a request of this client is under way.
@@ -145,6 +169,12 @@ impl Operations {
     pub(super) fn push(&mut self, slot_id: SlotId, operation: Operation, input: Vec<u8>) {
         self.by_slot.insert(slot_id.index, Waiting { slot_id, operation, input });
         self.queue.push_back(slot_id);
+    }
+
+    /// Keeps a request that goes on once something outside of the shard is done.
+    pub(super) fn park(&mut self, slot_id: SlotId, operation: Operation) {
+        self.by_slot.insert(slot_id.index, Waiting { slot_id, operation, input: Vec::new() });
+        self.parked += 1;
     }
 
     /// Keeps more input of a client whose request is under way.
@@ -169,7 +199,9 @@ impl Operations {
         if !self.has(slot_id) {
             return None;
         }
-        self.by_slot.remove(&slot_id.index).map(|waiting| (waiting.operation, waiting.input))
+        let Waiting { operation, input, .. } = self.by_slot.remove(&slot_id.index)?;
+        self.parked -= usize::from(matches!(operation.stage, Stage::Verify));
+        Some((operation, input))
     }
 
     /// Memory of the request of a client and of the input behind it.

@@ -4,7 +4,6 @@
 //! Conflation intervals are applied here: a value becomes pending in [`Dispatch::note_conflated`] and is dispatched at
 //! the interval's boundary in [`Dispatch::dispatch_due`].
 
-use super::authorize;
 use super::conflation::{PendingValue, QuoteOrder};
 use super::fan_out::FanOut;
 use super::history::History;
@@ -125,11 +124,7 @@ impl Dispatch<'_> {
         self.market.directory.insert(instrument);
         self.market.values.add(id);
         let number = records.add(record.span, record.origin);
-        index.each_pattern_watcher(id, |audience| {
-            if authorize::covers_new_instrument(audience, id) {
-                audiences.mark(audience, number);
-            }
-        });
+        index.each_pattern_watcher(id, |audience| audiences.mark(audience, number));
     }
 
     /// A known instrument is defined anew: it goes to all audiences that want any of its channels.

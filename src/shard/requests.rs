@@ -6,15 +6,19 @@
 //!
 //! A frame is first read into a [`Frame`], which borrows neither the session nor the input, and then handled.
 
+mod auth;
 mod subscribe;
+
+use std::sync::Arc;
 
 use super::Settings;
 use super::accounts::cost;
 use super::client_context::ClientContext;
 use super::connections::{Client, CloseState};
 use super::operations::{Kind, Operation, Stage};
-use super::resolve::Resolving;
+use super::resolve::{Resolving, Wants};
 use super::select::Selecting;
+use crate::identity::Principal;
 use crate::io::{Io, SlotId};
 use crate::stats::Counter;
 use tickcast_protocol::ConflationInterval;
@@ -224,19 +228,28 @@ impl<I: Io> ClientContext<'_, I> {
     }
 
     pub(super) fn handle_request(&mut self, slot_id: SlotId, request: Request) {
-        let resolve = |symbols| Stage::Resolve(Resolving::new(symbols));
+        if !matches!(request, Request::Auth { .. } | Request::Ping { .. }) && self.refuse_unknown(slot_id, request.id())
+        {
+            return;
+        }
+        let principal = self.connections.get(slot_id).and_then(|client| client.principal.clone());
+        let resolve = |symbols, channels, interval| {
+            let principal = principal.unwrap_or_else(|| Arc::new(Principal::none()));
+            Stage::Resolve(Resolving::new(symbols, Wants { principal, channels, interval }))
+        };
         let mut operation = match request {
+            Request::Auth { id, token } => return self.begin_auth(slot_id, id, token),
             Request::Ping { id } => {
                 let ts = self.now.wall_ns();
                 return self.answer(slot_id, |out| reply::pong(out, id, ts));
             }
             Request::Subscribe { id, channels, symbols, conflate, snapshot } => {
                 let kind = Kind::Subscribe { snapshot };
-                Operation { kind, id, channels, interval: conflate, stage: resolve(symbols) }
+                Operation { kind, id, channels, interval: conflate, stage: resolve(symbols, channels, conflate) }
             }
             Request::Resume { id, token, channels, symbols, conflate } => {
                 let kind = Kind::Resume { token };
-                Operation { kind, id, channels, interval: conflate, stage: resolve(symbols) }
+                Operation { kind, id, channels, interval: conflate, stage: resolve(symbols, channels, conflate) }
             }
             Request::Unsubscribe { id, channels, symbols } => {
                 let stage = Stage::Select(Selecting::new(symbols));

@@ -1,6 +1,11 @@
 //! From the names and patterns of a request to targets of the subscription index, in portions.
 
-use super::subscription_index::{Key, SubscriptionIndex, Target};
+use std::sync::Arc;
+
+use super::authorize::{Permit, permit};
+use super::subscription_index::{AudienceId, Key, SubscriptionIndex, Target};
+use crate::identity::Principal;
+use tickcast_protocol::ConflationInterval;
 use tickcast_protocol::control::{ChannelSet, Pattern};
 
 /// Prefixes of one audience that may cover one symbol. Each is looked up for each of its records.
@@ -8,6 +13,8 @@ pub(super) const NESTED_MAX: usize = 8;
 
 /// Units of work of a name or prefix that no client had: to intern it, and later to remove it.
 const NEW_NAME_UNITS: usize = 6;
+/// Units of work to decide what a client may have of a name or pattern.
+const PERMIT_UNITS: usize = 5;
 
 /// Prefixes none of which covers another one of them.
 #[derive(Debug, Default)]
@@ -36,9 +43,9 @@ impl PrefixSet {
         self.0[..after].last().is_some_and(|prefix| text.starts_with(&**prefix))
     }
 
-    /// How many instruments they cover now, each once.
-    fn count(&self, index: &SubscriptionIndex) -> usize {
-        self.0.iter().map(|prefix| index.count(prefix)).sum()
+    /// How many instruments they cover now of which an audience may see any of these channels, each once.
+    fn count(&self, index: &SubscriptionIndex, audience: AudienceId, channels: ChannelSet) -> usize {
+        self.0.iter().map(|prefix| index.count_allowed(audience, prefix, channels)).sum()
     }
 }
 
@@ -59,23 +66,77 @@ pub(super) fn nesting(prefixes: &mut Vec<&str>) -> usize {
 #[derive(Debug)]
 pub(super) struct Resolving {
     rest: std::vec::IntoIter<Pattern>,
-    targets: Vec<Target>,
-    unknown: Vec<String>,
+    wants: Wants,
+    granted: Vec<(Target, Permit)>,
+    report: Report,
+}
+
+/// Who asks, and for what of each symbol.
+#[derive(Clone, Debug)]
+pub(super) struct Wants {
+    pub(super) principal: Arc<Principal>,
+    pub(super) channels: ChannelSet,
+    pub(super) interval: ConflationInterval,
 }
 
 /// What the symbols of a request stand for.
 #[derive(Debug, Default)]
 pub(super) struct Resolved {
-    /// Sorted, each once.
-    pub(super) targets: Vec<Target>,
+    /// What the client may have: sorted, each target once.
+    granted: Vec<(Target, Permit)>,
+    pub(super) report: Report,
+}
+
+/// What a client is told about the symbols that it has named.
+#[derive(Debug, Default)]
+pub(super) struct Report {
     /// Exact names that no instrument has.
     pub(super) unknown: Vec<String>,
+    /// Names and patterns of which the client may have nothing.
+    pub(super) denied: Vec<String>,
+    /// Names and patterns of which it gets less than it has asked for.
+    pub(super) limited: Vec<String>,
+    /// Of both, those that are there for it as delayed data.
+    pub(super) delayed: Vec<String>,
+}
+
+impl Resolved {
+    /// Sorted, each once.
+    pub(super) fn targets(&self) -> impl DoubleEndedIterator<Item = Target> + '_ {
+        self.granted.iter().map(|(target, _)| *target)
+    }
+
+    /// The items, in order, each with its interval.
+    pub(super) fn items(&self) -> impl Iterator<Item = (Key, ConflationInterval)> + '_ {
+        self.granted.iter().flat_map(|(target, permit)| permit.items(*target))
+    }
+
+    /// The longest interval of a state channel, if there is one.
+    pub(super) fn interval(&self) -> Option<ConflationInterval> {
+        self.granted.iter().filter_map(|(_, permit)| permit.interval()).max()
+    }
+
+    /// True if a pattern is among the targets: they are the last.
+    pub(super) fn has_prefixes(&self) -> bool {
+        matches!(self.granted.last(), Some((Target::Prefix(_), _)))
+    }
+
+    /// How many names without an instrument, and patterns, there are.
+    pub(super) fn names(&self) -> u32 {
+        let prefixes = self.targets().rev().take_while(|target| matches!(target, Target::Prefix(_)));
+        (self.report.unknown.len() + prefixes.count()) as u32
+    }
+
+    /// All targets, to be released, and what the client is told.
+    pub(super) fn into_parts(self) -> (Vec<Target>, Report) {
+        (self.granted.into_iter().map(|(target, _)| target).collect(), self.report)
+    }
 }
 
 impl Resolving {
-    pub(super) fn new(symbols: Vec<Pattern>) -> Self {
-        let targets = Vec::with_capacity(symbols.len());
-        Self { rest: symbols.into_iter(), targets, unknown: Vec::new() }
+    pub(super) fn new(symbols: Vec<Pattern>, wants: Wants) -> Self {
+        let granted = Vec::with_capacity(symbols.len());
+        Self { rest: symbols.into_iter(), wants, granted, report: Report::default() }
     }
 
     /// Looks symbols up, as many as the budget has. A name is an item of its own, whether an instrument has it yet or
@@ -84,18 +145,27 @@ impl Resolving {
     pub(super) fn advance(&mut self, index: &mut SubscriptionIndex, budget: &mut usize) -> bool {
         while *budget > 0 {
             let Some(symbol) = self.rest.next() else { return true };
+            let Wants { principal, channels, interval } = &self.wants;
+            let permit = permit(principal, &symbol, *channels, *interval);
+            if !principal.rights.is_open() {
+                *budget = budget.saturating_sub(PERMIT_UNITS);
+            }
+            self.report.note(&symbol, permit);
+            if permit.is_empty() {
+                continue;
+            }
             let names = index.all_names();
             let target = match symbol {
                 Pattern::Prefix(prefix) => index.intern_prefix(&prefix),
                 Pattern::Exact(name) => {
                     let target = index.intern_name(&name);
                     if !index.is_known(target) {
-                        self.unknown.push(name);
+                        self.report.unknown.push(name);
                     }
                     target
                 }
             };
-            self.targets.push(target);
+            self.granted.push((target, permit));
             let is_new = index.all_names() > names;
             *budget = budget.saturating_sub(if is_new { NEW_NAME_UNITS } else { 1 });
         }
@@ -104,47 +174,65 @@ impl Resolving {
 
     /// What they stand for. Targets that were named twice are released once.
     pub(super) fn finish(mut self, index: &mut SubscriptionIndex) -> Resolved {
-        self.targets.sort_unstable();
-        let (targets, repeated) = split_repeated(self.targets);
+        self.granted.sort_unstable_by_key(|(target, _)| *target);
+        let mut repeated = Vec::new();
+        self.granted.dedup_by(|(target, _), (before, _)| {
+            let is_repeated = target == before;
+            if is_repeated {
+                repeated.push(*target);
+            }
+            is_repeated
+        });
         if !repeated.is_empty() {
             index.release_all(repeated);
         }
-        Resolved { targets, unknown: self.unknown }
+        Resolved { granted: self.granted, report: self.report }
     }
 
     /// The client is gone.
     pub(super) fn abandon(self, index: &mut SubscriptionIndex) {
-        index.release_all(self.targets);
+        index.release_all(self.granted.into_iter().map(|(target, _)| target).collect());
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.rest.len() * size_of::<Pattern>() + self.targets.capacity() * size_of::<Target>()
+        self.rest.len() * size_of::<Pattern>() + self.granted.capacity() * size_of::<(Target, Permit)>()
     }
 }
 
-fn split_repeated(sorted: Vec<Target>) -> (Vec<Target>, Vec<Target>) {
-    if sorted.is_sorted_by(|one, next| one < next) {
-        return (sorted, Vec::new());
+impl Report {
+    fn note(&mut self, symbol: &Pattern, permit: Permit) {
+        if permit.is_delayed {
+            self.delayed.push(symbol.to_string());
+        }
+        if permit.is_empty() {
+            self.denied.push(symbol.to_string());
+        } else if permit.is_limited {
+            self.limited.push(symbol.to_string());
+        }
     }
-    let (mut targets, mut repeated) = (Vec::<Target>::with_capacity(sorted.len()), Vec::new());
-    for target in sorted {
-        if targets.last() == Some(&target) { repeated.push(target) } else { targets.push(target) }
-    }
-    (targets, repeated)
 }
 
-/// How many instruments these targets, each once, cover now.
-pub(super) fn count_covered(index: &SubscriptionIndex, targets: &[Target]) -> usize {
+/// How many instruments these targets, each once, cover now of which an audience may see any of these channels.
+pub(super) fn count_covered(
+    index: &SubscriptionIndex,
+    audience: AudienceId,
+    targets: &[Target],
+    channels: ChannelSet,
+) -> usize {
+    // No prefix outside of a user's folder covers what is in it.
     let is_prefix = |target: &&Target| matches!(target, Target::Prefix(_));
-    let prefixes = PrefixSet::new(targets.iter().filter(is_prefix).map(|target| index.text(*target)));
-    let known = targets.iter().filter(|target| index.is_known(**target));
-    let apart = |target: &&Target| prefixes.is_empty() || !prefixes.covers(index.text(**target));
-    prefixes.count(index) + known.filter(apart).count()
-}
-
-/// Each target with each channel.
-pub(super) fn keys<'a>(targets: &'a [Target], channels: ChannelSet) -> impl Iterator<Item = Key> + 'a {
-    targets.iter().flat_map(move |target| channels.iter().map(move |channel| Key::new(*target, channel)))
+    let texts = |is_private: bool| {
+        let prefixes = targets.iter().filter(is_prefix).map(|target| index.text(*target));
+        PrefixSet::new(prefixes.filter(|text| index.is_private(text) == is_private))
+    };
+    let (private, others) = (texts(true), texts(false));
+    let known = targets.iter().filter(|target| index.is_known(**target)).map(|target| index.text(*target));
+    let apart = |text: &&str| {
+        let prefixes = if index.is_private(text) { &private } else { &others };
+        prefixes.is_empty() || !prefixes.covers(text)
+    };
+    let covered = private.count(index, audience, channels) + others.count(index, audience, channels);
+    covered + known.filter(apart).count()
 }
 
 #[cfg(test)]

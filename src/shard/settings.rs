@@ -27,6 +27,14 @@ pub struct Settings {
     /// Lateness of log records at which a client that also gets state channels, and does not catch up, gets a Gap in
     /// their place, ms; 0: only where the ring no longer has them.
     pub log_lag_ms: u32,
+    /// Symbols below `user/` are those of a user alone.
+    pub has_private_symbols: bool,
+    /// Time a client without a credential has to send its first one, where it needs one, ms.
+    pub auth_timeout_ms: u32,
+    /// How long before its token expires a client is told, s; 0: it is not.
+    pub token_notice_s: u32,
+    /// How long a client may go on with an expired token, s.
+    pub token_grace_s: u32,
     /// Age of the oldest token that is resumed by replay, ms.
     pub history_ms: u32,
     /// Time a peer has to answer a close frame, ms.
@@ -79,6 +87,10 @@ impl Default for Settings {
             // As large as the largest ring: no limit of its own.
             backlog_bytes_max: 2 << 30,
             log_lag_ms: 500,
+            has_private_symbols: false,
+            auth_timeout_ms: 5000,
+            token_notice_s: 60,
+            token_grace_s: 25,
             history_ms: 300_000,
             close_timeout_ms: 1000,
             requests_per_s: 50,

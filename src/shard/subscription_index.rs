@@ -10,8 +10,10 @@
 //! dispatched by reading the watch lists of its instrument's name and of the prefixes that cover it.
 //!
 //! What always holds:
-//! * Two audiences differ in their encoding or in their set. Sets are found by a fingerprint, a 128-bit sum of keyed
-//!   hashes, and then compared.
+//! * Two audiences differ in their encoding, in the rights of their clients or in their set. Sets are found by a
+//!   fingerprint, a 128-bit sum of keyed hashes, and then compared.
+//! * What an audience may not see is nowhere among what it wants. Names are decided when they are subscribed to, and
+//!   what patterns cover for each instrument once for equal rights.
 //! * Every item is in the watch list of its target, at the index that the item has; so joining, leaving and changing
 //!   are constant work an item, regardless of how many other audiences watch.
 //! * If several items of an audience cover a record, the most specific one decides the interval: the exact name, then
@@ -30,6 +32,7 @@ mod covering;
 mod instruments;
 mod interest;
 mod patterns;
+mod rights;
 mod split_table;
 mod watch_lists;
 
@@ -40,9 +43,10 @@ use hashbrown::HashTable;
 use self::changes::UnusedQueue;
 pub use self::changes::{Building, Started};
 pub use self::covering::Covering;
-use self::instruments::{InstrumentRow, Instruments, NO_NAME};
+use self::instruments::{Instruments, NO_NAME};
 use self::interest::{Fingerprints, Interest, Item};
 use self::patterns::PatternTable;
+use self::rights::{RightsId, RightsTable};
 use super::encoding::Encoding;
 use tickcast_protocol::ConflationInterval;
 use tickcast_protocol::control::ChannelSet;
@@ -159,10 +163,17 @@ pub struct SubscriptionIndex {
     /// Items by interval: which intervals are in use at all.
     items_by_interval: [u64; ConflationInterval::COUNT],
     fingerprints: Fingerprints,
+    rights: RightsTable,
     unused: UnusedQueue,
 }
 
 impl SubscriptionIndex {
+    /// Has symbols below `user/` be private: only patterns below the folder of a user cover them. Called before the first
+    /// instrument.
+    pub fn set_private(&mut self) {
+        self.instruments.set_private();
+    }
+
     /// Adds an instrument; ids come in order.
     pub fn add_instrument(&mut self, id: u32, symbol: &str) {
         assert_eq!(id as usize, self.instruments.len() + 1, "instrument ids are dense");
@@ -244,15 +255,37 @@ impl SubscriptionIndex {
         self.instruments.count(prefix)
     }
 
+    /// True if a symbol or prefix is one of a user alone.
+    pub fn is_private(&self, text: &str) -> bool {
+        self.instruments.is_private(text)
+    }
+
+    /// How many instruments a prefix covers now of which clients of an audience may see any of these channels.
+    pub fn count_allowed(&self, audience: AudienceId, prefix: &str, channels: ChannelSet) -> usize {
+        let profile = self.audiences[audience as usize].interest.profile;
+        if profile.rights == RightsId::OPEN {
+            return self.count(prefix);
+        }
+        let allowed = |id: &u32| {
+            let of_instrument = self.rights.channels(profile.rights, &self.instruments, *id);
+            channels.iter().any(|channel| of_instrument.contains(channel))
+        };
+        self.instruments.below(prefix).filter(allowed).count()
+    }
+
+    /// True if clients of an audience may see everything.
+    pub fn is_open(&self, audience: AudienceId) -> bool {
+        self.audiences[audience as usize].interest.profile.rights == RightsId::OPEN
+    }
+
     /// How an audience's packets are encoded.
     pub fn encoding(&self, audience: AudienceId) -> Encoding {
-        self.audiences[audience as usize].interest.encoding
+        self.audiences[audience as usize].interest.profile.encoding
     }
 
     /// The interval at which an audience wants a channel of an instrument; `None` if it does not.
     pub fn wants(&self, audience: AudienceId, instrument: u32, channel: Channel) -> Option<ConflationInterval> {
-        let row = self.instruments.row(instrument);
-        self.resolve(&self.audiences[audience as usize], row, channel).map(|item| item.interval)
+        self.resolve(&self.audiences[audience as usize], instrument, channel).map(|item| item.interval)
     }
 
     /// True if there is an instrument with this id.
@@ -369,7 +402,7 @@ impl SubscriptionIndex {
     pub fn covering(&self, instrument: u32) -> Covering<'_> {
         let row = self.instruments.row(instrument);
         let name = (row.name != NO_NAME).then_some(Target::Name(row.name));
-        Covering { name, prefixes: row.prefixes(&self.patterns) }
+        Covering { instrument, name, prefixes: row.prefixes(&self.patterns) }
     }
 
     /// The same as [`Self::wants`], where the targets are known already.
@@ -380,7 +413,13 @@ impl SubscriptionIndex {
         channel: Channel,
     ) -> Option<ConflationInterval> {
         let row = &self.audiences[audience as usize];
-        covering.find(channel, |key| row.interest.find(key)).map(|item| item.interval)
+        let find = |key: Key| row.interest.find(key);
+        let item = match covering.name.and_then(|name| find(Key::new(name, channel))) {
+            Some(item) => Some(item),
+            None if !row.has_prefixes() || !self.allows(row, covering.instrument, channel) => None,
+            None => covering.find(channel, find),
+        };
+        item.map(|item| item.interval)
     }
 
     /// The channels of an instrument that an audience wants.
@@ -410,17 +449,26 @@ impl SubscriptionIndex {
         }
         for prefix in row.prefixes(&self.patterns).iter() {
             for audience in self.patterns.row(*prefix).watches.list(channel, interval) {
-                if self.decides(*audience, row, Key::new(Target::Prefix(*prefix), channel)) {
+                if self.decides(*audience, instrument, Key::new(Target::Prefix(*prefix), channel)) {
                     each(*audience);
                 }
             }
         }
     }
 
-    /// True if no more specific item of the audience covers the instrument on that channel.
-    fn decides(&self, audience: AudienceId, row: &InstrumentRow, key: Key) -> bool {
+    /// True if the audience may see that channel of the instrument, and no more specific item of it covers that.
+    fn decides(&self, audience: AudienceId, instrument: u32, key: Key) -> bool {
         let audience = &self.audiences[audience as usize];
-        !audience.overlaps() || self.resolve(audience, row, key.channel()).is_some_and(|item| item.key == key)
+        match audience.overlaps() {
+            false => self.allows(audience, instrument, key.channel()),
+            true => self.resolve(audience, instrument, key.channel()).is_some_and(|item| item.key == key),
+        }
+    }
+
+    /// True if clients of an audience may see a channel of an instrument that their patterns cover. Names need not be
+    /// checked: an audience has none that its clients may not see.
+    fn allows(&self, audience: &AudienceRow, instrument: u32, channel: Channel) -> bool {
+        self.rights.channels(audience.interest.profile.rights, &self.instruments, instrument).contains(channel)
     }
 
     /// True if any audience watches this channel of this instrument at this interval.
@@ -435,13 +483,19 @@ impl SubscriptionIndex {
         self.items_by_interval[interval.index()] > 0
     }
 
-    /// Calls `each` for every audience with an item that covers a new instrument, possibly several times in a row.
+    /// Calls `each` for every audience that wants any channel of a new instrument, possibly several times in a row.
     pub fn each_pattern_watcher(&self, instrument: u32, mut each: impl FnMut(AudienceId)) {
         let row = self.instruments.row(instrument);
         if row.name != NO_NAME {
-            self.patterns.row(row.name).watches.each(&mut each);
+            self.patterns.row(row.name).watches.each(&mut |_, audience| each(audience));
         }
-        row.prefixes(&self.patterns).iter().for_each(|prefix| self.patterns.row(*prefix).watches.each(&mut each));
+        for prefix in row.prefixes(&self.patterns).iter() {
+            self.patterns.row(*prefix).watches.each(&mut |channel, audience| {
+                if self.allows(&self.audiences[audience as usize], instrument, channel) {
+                    each(audience);
+                }
+            });
+        }
     }
 
     /// Items of all audiences.
@@ -452,6 +506,11 @@ impl SubscriptionIndex {
     /// Names and prefixes that items have, those of instruments included.
     pub fn all_names(&self) -> usize {
         self.patterns.len()
+    }
+
+    /// How many different rights audiences have, beside those to everything.
+    pub fn rights(&self) -> usize {
+        self.rights.len()
     }
 
     /// How many audiences have clients.
@@ -469,14 +528,15 @@ impl SubscriptionIndex {
         self.audiences[audience as usize].interest.items.len()
     }
 
-    fn resolve<'a>(&'a self, audience: &'a AudienceRow, row: &InstrumentRow, channel: Channel) -> Option<&'a Item> {
+    fn resolve<'a>(&'a self, audience: &'a AudienceRow, instrument: u32, channel: Channel) -> Option<&'a Item> {
+        let row = self.instruments.row(instrument);
         let name = (row.name != NO_NAME).then_some(Target::Name(row.name));
         let of_name = name.and_then(|name| audience.interest.find(Key::new(name, channel)));
         of_name.or_else(|| {
-            if !audience.has_prefixes() {
+            if !audience.has_prefixes() || !self.allows(audience, instrument, channel) {
                 return None;
             }
-            let covering = Covering { name: None, prefixes: row.prefixes(&self.patterns) };
+            let covering = Covering { instrument, name: None, prefixes: row.prefixes(&self.patterns) };
             covering.find(channel, |key| audience.interest.find(key))
         })
     }

@@ -9,6 +9,7 @@ use super::Settings;
 use super::backlog::ClientBacklog;
 use super::client_context::ClientContext;
 use super::connections::{Client, CloseState};
+use super::credentials::{AuthDue, auth_due};
 use super::encoding::Format;
 use super::packets::Packing;
 use super::slow_clients::SlowClients;
@@ -16,6 +17,7 @@ use super::tick_records::Now;
 use crate::io::{Io, SendOp, SlotId};
 use crate::ring::RingOffset;
 use crate::stats::Counter;
+use tickcast_protocol::control::reply;
 use tickcast_protocol::record;
 use tickcast_protocol::ws::{CloseCode, Opcode};
 
@@ -54,6 +56,8 @@ enum Due {
     SubscribeTimeout,
     /// It has begun a message and not ended it.
     MessageTimeout,
+    /// What its credential asks for.
+    Auth(AuthDue),
 }
 
 impl Timers {
@@ -165,6 +169,7 @@ impl<I: Io> ClientContext<'_, I> {
                 self.counters.add(Counter::BehindClosed, 1);
                 self.close_slow(slot_id, "too slow for what it subscribed to: behind for too long");
             }
+            Due::Auth(due) => self.handle_auth_due(slot_id, &due),
             Due::Ping => {
                 client.pinged_ns = self.now.ns;
                 client.expects_pong = true;
@@ -189,6 +194,21 @@ impl<I: Io> ClientContext<'_, I> {
         }
     }
 
+    fn handle_auth_due(&mut self, slot_id: SlotId, due: &AuthDue) {
+        let reason = match due {
+            AuthDue::Expiring(in_s) => {
+                if let Some(client) = self.connections.get_mut(slot_id) {
+                    client.is_told_expiring = true;
+                }
+                return self.answer(slot_id, |out| reply::expiring(out, *in_s));
+            }
+            AuthDue::Expired => "the token has expired".to_owned(),
+            AuthDue::Timeout => format!("no token within {} ms", self.settings.auth_timeout_ms),
+        };
+        self.counters.add(Counter::CredentialsClosed, 1);
+        self.close(slot_id, CloseCode::CREDENTIALS_EXPIRED, &reason);
+    }
+
     fn close_late(&mut self, slot_id: SlotId, counter: Counter, reason: &str) {
         self.counters.add(counter, 1);
         self.close(slot_id, CloseCode::POLICY, reason);
@@ -200,6 +220,7 @@ impl<I: Io> ClientContext<'_, I> {
         counters.set(Counter::JsonClients, connections.len_of(Format::Json) as u64);
         counters.set(Counter::EventClients, connections.len_of(Format::Events) as u64);
         counters.set(Counter::Audiences, self.fan_out.index.audiences() as u64);
+        counters.set(Counter::Rights, self.fan_out.index.rights() as u64);
         counters.set(Counter::CatchingUp, self.backlog.len() as u64);
         counters.set(Counter::Lagging, self.fan_out.histories.lagging() as u64);
         counters.set(Counter::SentHistoryBytes, self.fan_out.histories.bytes() as u64);
@@ -230,6 +251,10 @@ fn due(client: &Client, backlog: Option<&ClientBacklog>, settings: &Settings, no
     // An SSE client sends nothing. That it is gone shows in heartbeats that are not acknowledged: TCP_USER_TIMEOUT, set
     // by the HTTP server.
     let is_checked = client.is_open() && client.is_websocket();
+    let (notice_s, grace_s) = (settings.token_notice_s, settings.token_grace_s);
+    if let Some(due) = auth_due(client, now.ns, now.wall_ns(), notice_s, grace_s).filter(|_| client.is_open()) {
+        return Some(Due::Auth(due));
+    }
     if let Some(backlog) = backlog {
         if backlog.is_blocked && passed(backlog.progress_ns, settings.slow_timeout_ms) {
             return Some(Due::Stalled);

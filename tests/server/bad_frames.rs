@@ -80,7 +80,7 @@ fn a_bad_request_gets_an_error_that_names_the_field() {
         (r#"{"op":"ping"}"#, None, &["id: missing", "whole number"]),
         (r#"{"op":"ping","id":-1}"#, None, &["id: invalid value -1"]),
         (r#"{"op":"ping","id":"1"}"#, None, &["id: invalid value \"1\""]),
-        (r#"{"id":4}"#, Some(4), &["op: missing", "subscribe, unsubscribe, resume or ping"]),
+        (r#"{"id":4}"#, Some(4), &["op: missing", "subscribe, unsubscribe, resume, ping or auth"]),
         (r#"{"op":"buy","id":5}"#, Some(5), &["op: unknown op \"buy\"", "subscribe"]),
         (r#"{"op":"subscribe","id":6,"channels":["quotes"],"symbols":["*"]}"#, Some(6), &["channels", "quotes", "raw"]),
         (r#"{"op":"subscribe","id":7,"symbols":["*"]}"#, Some(7), &["channels: missing"]),

@@ -55,6 +55,7 @@ const CONFINEMENTS: &[(&[&str], &[&str])] = &[
     (&["async_rs", "lapin"], &["src/ingest/transport/rabbitmq/"]),
     (&["redis"], &["src/ingest/registry.rs", "src/ingest/transport/mod.rs", "src/ingest/transport/redis/"]),
     (&["rdkafka"], &["src/ingest/transport/kafka/"]),
+    (&["jsonwebtoken"], &["src/access/"]),
     (&["tickcast_client"], &["src/load/"]),
 ];
 

@@ -28,7 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ring", &["sync"]),
     ("wake", &["sync"]),
     ("sequencer", &["last_value", "ring"]),
-    ("shard", &["io", "last_value", "ring", "stats"]),
+    ("shard", &["identity", "io", "last_value", "ring", "stats"]),
     ("bars", &["affinity", "fault", "lifecycle", "ring", "wake"]),
     (
         "ingest",
@@ -37,13 +37,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     // Key sets are fetched as the answers of venues are.
     ("access", &["clock", "identity", "ingest", "tls"]),
     // The limits of the bars, the feeds and the shards are settings, with their cost in memory.
-    ("config", &["allowance", "auth", "bars", "ingest", "io", "sequencer", "shard", "tls"]),
+    ("config", &["access", "allowance", "auth", "bars", "identity", "ingest", "io", "sequencer", "shard", "tls"]),
     // Checks the machine against the configuration. Whether io_uring works is found out by opening a ring.
     ("check", &["config", "io"]),
-    ("state", &["auth", "bars", "config", "heartbeat", "ingest", "lifecycle", "sequencer", "shard", "stats", "tls"]),
+    (
+        "state",
+        &["access", "auth", "bars", "config", "heartbeat", "ingest", "lifecycle", "sequencer", "shard", "stats", "tls"],
+    ),
     (
         "http",
         &[
+            "access",
             "affinity",
             "allowance",
             "auth",
@@ -51,6 +55,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "clock",
             "config",
             "fault",
+            "identity",
             "ingest",
             "io",
             "log",
@@ -67,6 +72,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "runtime",
         &[
+            "access",
             "affinity",
             "auth",
             "bars",

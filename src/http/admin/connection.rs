@@ -10,7 +10,7 @@ use super::{AdminServer, ConnectionGuard};
 use crate::config::{AdminListen, Config};
 use crate::http::admission::origin;
 use crate::http::connection::HEADERS_MAX;
-use crate::http::handlers::{health, metrics, operator, publish};
+use crate::http::handlers::{health, metrics, operator, publish, revoke};
 use crate::http::refusal::Refusal;
 use crate::http::request::{HeadLimits, RequestHead, parse_head, quote};
 use crate::http::response::Response;
@@ -125,20 +125,21 @@ fn get(
     config: &Config,
     peer: Option<SocketAddr>,
 ) -> Result<Response, Refusal> {
+    let state = &server.shared.state;
+    let client = peer.map(|peer| peer.ip().to_canonical());
+    if endpoint == Some(Endpoint::Revoke) {
+        return revoke::post_admin(state, config, &server.socket.listen, client, request);
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(Refusal::method_not_allowed(request.method()));
     }
-    let state = &server.shared.state;
     match endpoint {
         Some(Endpoint::Healthz) => health::healthz(state),
         Some(Endpoint::Readyz) => health::readyz_admin(state),
         Some(Endpoint::Metrics) => Ok(metrics::response(state)),
-        Some(Endpoint::Operator) => {
-            let peer = peer.map(|peer| peer.ip().to_canonical());
-            operator::get_admin(state, config, &server.socket.listen, peer, request)
-        }
+        Some(Endpoint::Operator) => operator::get_admin(state, config, &server.socket.listen, client, request),
         _ => Err(Refusal::not_found(format!(
-            "path {} is not served by the admin listener: expected /healthz, /readyz, /metrics, /v1/operator or /v1/publish",
+            "path {} is not served by the admin listener: expected /healthz, /readyz, /metrics, /v1/operator, /v1/operator/revoke or /v1/publish",
             quote(request.uri().path())
         ))),
     }

@@ -41,6 +41,13 @@ impl CrossOrigin {
     }
 }
 
+impl CrossOrigin {
+    /// True for what has records or instruments, and so depends on who asks.
+    pub(crate) fn is_of_data(self) -> bool {
+        matches!(self, Self::Readable | Self::ReadableStream)
+    }
+}
+
 /// Why the page that sent this request may not open the stream; `None` if it may.
 pub(crate) fn stream_refusal(access: CrossOrigin, request: &Request<()>, config: &Config) -> Option<Refusal> {
     if !access.is_stream() {
@@ -51,6 +58,16 @@ pub(crate) fn stream_refusal(access: CrossOrigin, request: &Request<()>, config:
         return None;
     }
     Some(forbidden(origin, request))
+}
+
+/// True for a request of a page of this server, or of an allowed origin. Browsers say which page it is, by headers that no
+/// page can set; other programs say nothing.
+pub(crate) fn is_of_trusted_page(request: &Request<()>, config: &Config) -> bool {
+    if request.headers().contains_key(header::ORIGIN) {
+        return is_same_origin(request) || allowed_entry(request.headers(), config).is_some_and(|entry| entry != "*");
+    }
+    // A page reads from its own server without an `Origin`.
+    single(request.headers(), header::HeaderName::from_static("sec-fetch-site")) == Some("same-origin")
 }
 
 /// Refuses requests of another site's page that have no `Origin`, such as an image: the page could not read the stream, but

@@ -3,13 +3,15 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::snapshot::unknown_instrument;
+use super::snapshot::{denied, unknown_instrument};
 use crate::bars::{Bar, BarQuery, BarStore, FoundBars, INTERVALS_S};
 use crate::http::portions::Portions;
 use crate::http::refusal::{RETRY_AFTER, Refusal};
 use crate::http::request::quote;
 use crate::http::response::Response;
 use crate::http::server::HttpServer;
+use crate::identity::Principal;
+use tickcast_protocol::Channel;
 use tickcast_protocol::decimal;
 use tickcast_protocol::record::PRICE_NONE;
 
@@ -25,15 +27,29 @@ const BARS_AT_ONCE: usize = 256;
 const RETRY: Duration = Duration::from_millis(1);
 const TRIES: usize = 1000;
 
-pub(crate) async fn get(server: &HttpServer, symbol: &str, query: &str) -> Result<Response, Refusal> {
+pub(crate) async fn get(
+    server: &HttpServer,
+    principal: &Principal,
+    symbol: &str,
+    query: &str,
+) -> Result<Response, Refusal> {
     let Some(store) = &server.state().bars else {
         return Err(Refusal::not_found("bars are off: the server was started with --bars-bytes 0"));
     };
     let query = parse(query)?;
     let symbol = percent_encoding::percent_decode_str(symbol).decode_utf8_lossy();
+    // Before it is looked up: a refusal does not tell whether it exists.
+    if !principal.may_see(&symbol, Channel::Trade) {
+        return Err(denied(&symbol, "its trades"));
+    }
     let instrument =
         server.shard.borrow().directory().find(&symbol).ok_or_else(|| unknown_instrument(&symbol))?.clone();
-    let found = find(store, instrument.id, &query).await?;
+    let mut found = find(store, instrument.id, &query).await?;
+    if !principal.may_see(&symbol, Channel::Quote) {
+        for bar in &mut found.bars {
+            (bar.bid_px, bar.ask_px) = (PRICE_NONE, PRICE_NONE);
+        }
+    }
     let (px_exp, sz_exp) = found.exponents.unwrap_or((instrument.px_exp, instrument.sz_exp));
     let columns = Columns { px_exp, sz_exp, found: &found };
     let symbol = serde_json::to_string(&instrument.symbol).expect("a string is always valid JSON");

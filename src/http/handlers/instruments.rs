@@ -1,18 +1,51 @@
 //! `/v1/instruments`: the directory as JSON.
 
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use foldhash::quality::FixedState;
 use http::header::HeaderMap;
 
 use crate::affinity::pin_current_thread;
 use crate::http::listing::Listing;
+use crate::http::refusal::Refusal;
 use crate::http::response::Response;
 use crate::http::server::HttpServer;
+use crate::identity::Principal;
+use tickcast_protocol::{Channel, Instrument};
 
-/// A listing of the instruments that this shard knows.
-pub(crate) async fn get(server: &HttpServer, headers: &HeaderMap) -> Response {
+/// Requests of a shard that wait for a listing of their own.
+const BUILDING_MAX: usize = 64;
+
+/// A listing of the instruments that this shard knows, and that the client may see any channel of.
+pub(crate) async fn get(server: &HttpServer, principal: &Principal, headers: &HeaderMap) -> Result<Response, Refusal> {
+    if !principal.rights.is_open() {
+        let _building = server.enter_building(BUILDING_MAX)?;
+        return Ok(restricted(server, principal).await.content.response(headers));
+    }
     let known = server.shard.borrow().directory().digest();
-    listing(server, known).await.content.response(headers)
+    Ok(listing(server, known).await.content.response(headers))
+}
+
+/// The part of the directory that a client may see. It is made for each request, on another core.
+async fn restricted(server: &HttpServer, principal: &Principal) -> Listing {
+    // Acquiring fails only on a closed semaphore, which this one never is.
+    let _building = server.listing.acquire_permit(1).await;
+    let instruments: Vec<_> = server.shard.borrow().directory().iter().cloned().collect();
+    let (epoch, core) = (server.state().config.shard.epoch, server.state().config.other_cores[0]);
+    let principal = principal.clone();
+    let building = glommio::executor().spawn_blocking(move || {
+        pin_current_thread(core);
+        let may_see = |instrument: &Arc<Instrument>| {
+            Channel::ALL.iter().any(|channel| principal.may_see(&instrument.symbol, *channel))
+        };
+        let visible: Vec<_> = instruments.into_iter().filter(may_see).collect();
+        // The tag tells apart what differs for this client, and nothing that it may not see.
+        let mut hash = FixedState::with_seed(0).build_hasher();
+        visible.iter().for_each(|instrument| format!("{instrument:?}").hash(&mut hash));
+        Listing::new(epoch, &visible, hash.finish())
+    });
+    building.await
 }
 
 async fn listing(server: &HttpServer, known: u64) -> Arc<Listing> {

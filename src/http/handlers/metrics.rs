@@ -8,6 +8,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use crate::access::Cause;
 use crate::auth::Purpose;
 use crate::clock::{self, now_ns, wall_ns};
 use crate::http::response::Response;
@@ -56,6 +57,7 @@ pub(crate) fn response(state: &ServerState) -> Response {
 pub(super) fn of_server(state: &ServerState) -> Vec<Metric> {
     let mut metrics = of_sequencer(state);
     metrics.extend(of_publishers(state));
+    metrics.extend(of_access(state));
     metrics.extend(of_bars_and_clock(state));
     metrics.push(count(
         "tls_certificate_reload_failures",
@@ -136,6 +138,11 @@ fn of_publishers(state: &ServerState) -> Vec<Metric> {
             "Publishers that were closed because a reload withdrew their token",
         ),
         count("publish_auth_failures", state.auth_failures.failures(Purpose::Publish), "Wrong tokens of publishers"),
+        count(
+            "subscriber_auth_failures",
+            state.auth_failures.failures(Purpose::Subscribe),
+            "Wrong tokens of subscribers",
+        ),
         count("operator_auth_failures", state.auth_failures.failures(Purpose::Operator), "Wrong tokens of operators"),
         count(
             "auth_refused",
@@ -152,6 +159,37 @@ fn of_publishers(state: &ServerState) -> Vec<Metric> {
             publishers.slowed().as_millis() as u64,
             "Time that publishers had to wait because they were faster than they may be: publish_records_per_s and others",
         ),
+    ]
+}
+
+fn of_access(state: &ServerState) -> Vec<Metric> {
+    let access = &state.access;
+    let (fetches, failed) = access.fetches();
+    let refused = |cause: Cause| access.denied().find(|(of, _)| *of == cause).map_or(0, |(_, number)| number);
+    vec![
+        count("credentials_accepted", access.accepted(), "Tokens and API keys of subscribers that were accepted"),
+        count("credentials_too_long", refused(Cause::TooLong), "Tokens refused because they were too long"),
+        count(
+            "credentials_invalid",
+            refused(Cause::Invalid),
+            "Tokens and API keys refused because they were not valid",
+        ),
+        count("credentials_expired", refused(Cause::Expired), "Tokens refused because they had expired"),
+        count("credentials_revoked", refused(Cause::Revoked), "Tokens and API keys refused because they were revoked"),
+        count("credentials_rights", refused(Cause::Rights), "Tokens refused because their rights were not understood"),
+        count(
+            "credentials_unavailable",
+            refused(Cause::Unavailable),
+            "Tokens refused because the keys of their issuer were not known: jwks_stale_max_s",
+        ),
+        count("jwks_fetches", fetches, "Times the keys of an issuer were fetched"),
+        count("jwks_fetches_failed", failed, "Of those, times they could not be read"),
+        level(
+            "issuers_without_keys",
+            access.without_keys(now_ns()).len() as u64,
+            "Issuers whose tokens are refused now",
+        ),
+        level("revocations", access.revoked().entries().len() as u64, "Tokens and users that are revoked"),
     ]
 }
 

@@ -10,6 +10,7 @@ pub(super) mod instruments;
 pub(super) mod metrics;
 pub(super) mod operator;
 pub(super) mod publish;
+pub(super) mod revoke;
 pub(super) mod snapshot;
 pub(super) mod sse;
 pub(super) mod stream;

@@ -10,10 +10,10 @@ use std::net::IpAddr;
 use serde_json::{Map, Value, json};
 
 use super::metrics;
-use super::publish::check_failures;
 use crate::auth::Purpose;
 use crate::clock::{now_ns, wall_ns};
 use crate::config::{AdminListen, Config};
+use crate::http::credential::check_failures;
 use crate::http::refusal::Refusal;
 use crate::http::request::bearer_token;
 use crate::http::response::Response;
@@ -45,17 +45,28 @@ pub(crate) fn get_admin(
     peer: Option<IpAddr>,
     request: &http::Request<()>,
 ) -> Result<Response, Refusal> {
-    if !config.operator_tokens.is_empty() || !listen.is_local() {
-        authorize(state, config, peer, request)?;
-    }
+    authorize_admin(state, config, listen, peer, request)?;
     Ok(response(state))
+}
+
+/// Whether a request to the admin listener is the operator's.
+pub(super) fn authorize_admin(
+    state: &ServerState,
+    config: &Config,
+    listen: &AdminListen,
+    peer: Option<IpAddr>,
+    request: &http::Request<()>,
+) -> Result<(), Refusal> {
+    let is_needed = !config.operator_tokens.is_empty() || !listen.is_local();
+    if is_needed { authorize(state, config, peer, request) } else { Ok(()) }
 }
 
 fn response(state: &ServerState) -> Response {
     Response::json(view(state, wall_ns(), now_ns()).to_string()).no_store()
 }
 
-fn authorize(
+/// Whether a request is the operator's.
+pub(super) fn authorize(
     state: &ServerState,
     config: &Config,
     client: Option<IpAddr>,
@@ -87,7 +98,7 @@ fn view(state: &ServerState, wall_ns: u64, now_ns: u64) -> Value {
         metrics.iter().filter(|metric| metric.kind == kind).map(|m| (m.name.to_owned(), m.value.into())).collect()
     };
     let rows = state.source_rows(now_ns, wall_ns);
-    let (not_ready, warnings) = state.readiness(&rows, Detail::Reason);
+    let (not_ready, warnings) = state.readiness(&rows, Detail::Reason, now_ns);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "epoch": state.config.shard.epoch,

@@ -13,6 +13,7 @@ use crate::clock::now_ns;
 use crate::config::Config;
 use crate::fault;
 use crate::http::connection::Connection;
+use crate::http::credential::check_failures;
 use crate::http::handshake::{Supported, Upgrade, accept_upgrade};
 use crate::http::refusal::{RETRY_AFTER, Refusal};
 use crate::http::request::bearer_token;
@@ -172,10 +173,4 @@ fn authorize(state: &ServerState, client: Option<IpAddr>, request: &http::Reques
         state.auth_failures.count(Purpose::Publish, client, now_ns());
         Refusal::unauthorized("publish token: wrong value")
     })
-}
-
-/// Refuses an address that has presented too many wrong tokens, whatever it presents now.
-pub(super) fn check_failures(state: &ServerState, client: Option<IpAddr>) -> Result<(), Refusal> {
-    let checked = state.auth_failures.check(client, now_ns());
-    checked.map_err(|wait| Refusal::too_many_requests("too many wrong tokens from this address", wait))
 }

@@ -23,6 +23,7 @@ use crate::http::refusal::Refusal;
 use crate::http::request::quote;
 use crate::http::response::{Framing, Response};
 use crate::http::server::{HttpServer, ShardIo};
+use crate::identity::{Principal, owner_folder};
 use crate::shard::Shard;
 use tickcast_protocol::control::{Pattern, parse_symbol};
 use tickcast_protocol::json;
@@ -52,12 +53,17 @@ const CHANNELS_EXPECTED: &str = "expected quote, trade, ticker or book";
 /// `/v1/snapshot/{symbol}`
 pub(crate) async fn get(
     server: &HttpServer,
+    principal: &Principal,
     symbol: &str,
     query: &str,
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
     let symbol = percent_decode_str(symbol).decode_utf8_lossy();
-    let channels = channels_of(query)?;
+    let channels = visible(principal, &symbol, &channels_of(query)?);
+    if channels.is_empty() {
+        // Before it is looked up: a refusal does not tell whether it exists.
+        return Err(denied(&symbol, "it"));
+    }
     let (tag, values) = {
         let shard = server.shard.borrow();
         let instrument = shard.directory().find(&symbol).ok_or_else(|| unknown_instrument(&symbol))?;
@@ -77,18 +83,27 @@ pub(crate) async fn get(
 /// The start of a response to `/v1/snapshot?symbols=…`, and the rest of its text unless that is all.
 pub(crate) async fn begin(
     server: &HttpServer,
+    principal: &Arc<Principal>,
     request: &Request<()>,
 ) -> Result<(Response, Option<SnapshotText>), Refusal> {
     let query = request.uri().query().unwrap_or_default();
     let channels = channels_of(query)?;
     let patterns = patterns_of(query, server.config().shard.symbol_bytes_max)?;
+    for pattern in &patterns {
+        if let Pattern::Exact(symbol) = pattern
+            && visible(principal, symbol, &channels).is_empty()
+        {
+            return Err(denied(symbol, "it"));
+        }
+    }
     let _building = server.enter_building(BUILDING_MAX)?;
-    let wanted = matching(server, &patterns).await?;
-    let tag_before = hashed(server, &wanted, &channels).await?;
+    let wanted = matching(server, principal, &patterns, &channels).await?;
+    let view = View { principal: principal.clone(), channels };
+    let tag_before = hashed(server, &wanted, &view).await?;
     if matches_tag(request.headers(), &tag_before) {
         return Ok((tagged(Response::not_modified(), &tag_before), None));
     }
-    let mut rest = SnapshotText::new(wanted, channels);
+    let mut rest = SnapshotText::new(wanted, view);
     let piece = rest.next_piece(server).await;
     if let Some(hash) = rest.whole_hash() {
         // The tag is of the values as written: they may have changed since the first hash.
@@ -108,16 +123,16 @@ pub(crate) fn units_of(instruments: usize) -> u64 {
 /// The text of several snapshots, made in pieces.
 pub(crate) struct SnapshotText {
     ids: std::iter::Peekable<std::vec::IntoIter<u32>>,
-    channels: Vec<Channel>,
+    view: View,
     hash: foldhash::quality::FoldHasher<'static>,
     instruments: usize,
     is_begun: bool,
 }
 
 impl SnapshotText {
-    fn new(wanted: Vec<u32>, channels: Vec<Channel>) -> Self {
+    fn new(wanted: Vec<u32>, view: View) -> Self {
         let instruments = wanted.len();
-        Self { ids: wanted.into_iter().peekable(), channels, hash: new_hash(), instruments, is_begun: false }
+        Self { ids: wanted.into_iter().peekable(), view, hash: new_hash(), instruments, is_begun: false }
     }
 
     /// Number of instruments in all.
@@ -151,8 +166,9 @@ impl SnapshotText {
                 let shard = server.shard.borrow();
                 // It may have been released meanwhile.
                 let Some(instrument) = shard.directory().get(id) else { continue };
-                hash_values(&shard, id, &self.channels, &mut self.hash);
-                Values::of(&shard, instrument, &self.channels)
+                let channels = self.view.of(&instrument.symbol);
+                hash_values(&shard, id, &channels, &mut self.hash);
+                Values::of(&shard, instrument, &channels)
             };
             if std::mem::replace(&mut self.is_begun, true) {
                 text.push(',');
@@ -211,7 +227,12 @@ fn patterns_of(query: &str, symbol_bytes_max: usize) -> Result<Vec<Pattern>, Ref
 }
 
 /// The ids of the instruments that the patterns match.
-async fn matching(server: &HttpServer, patterns: &[Pattern]) -> Result<Vec<u32>, Refusal> {
+async fn matching(
+    server: &HttpServer,
+    principal: &Principal,
+    patterns: &[Pattern],
+    channels: &[Channel],
+) -> Result<Vec<u32>, Refusal> {
     let mut wanted = BTreeSet::new();
     let prefixes: Vec<_> = patterns.iter().filter(|pattern| matches!(pattern, Pattern::Prefix(_))).collect();
     if !prefixes.is_empty() {
@@ -222,7 +243,10 @@ async fn matching(server: &HttpServer, patterns: &[Pattern]) -> Result<Vec<u32>,
             {
                 let shard = server.shard.borrow();
                 let entries = (from..=last.min(from + MATCHED_AT_ONCE - 1)).filter_map(|id| shard.directory().get(id));
-                let covered = entries.filter(|entry| prefixes.iter().any(|pattern| pattern.matches(&entry.symbol)));
+                let covered = entries.filter(|entry| {
+                    prefixes.iter().any(|pattern| covers(principal, pattern, &entry.symbol))
+                        && !visible(principal, &entry.symbol, channels).is_empty()
+                });
                 wanted.extend(covered.map(|entry| entry.id));
             }
             portions.pause_if_over().await;
@@ -238,18 +262,56 @@ async fn matching(server: &HttpServer, patterns: &[Pattern]) -> Result<Vec<u32>,
 }
 
 /// The tag of the present values. Refuses books that are too large together.
-async fn hashed(server: &HttpServer, wanted: &[u32], channels: &[Channel]) -> Result<String, Refusal> {
+async fn hashed(server: &HttpServer, wanted: &[u32], view: &View) -> Result<String, Refusal> {
     let (mut hash, mut levels, mut portions) = (new_hash(), 0, Portions::begin());
     for id in wanted {
         {
             let shard = server.shard.borrow();
-            hash_values(&shard, *id, channels, &mut hash);
+            let Some(instrument) = shard.directory().get(*id) else { continue };
+            let channels = view.of(&instrument.symbol);
+            hash_values(&shard, *id, &channels, &mut hash);
             let book = shard.values().row(*id).and_then(|row| row.book()).filter(|_| channels.contains(&Channel::Book));
             levels += book.map_or(0, |book| book.levels.len());
         }
         portions.pause_if_over().await;
     }
     if levels > LEVELS_MAX { Err(too_long(levels)) } else { Ok(tag(server, &hash)) }
+}
+
+/// What a client asks for and may see.
+struct View {
+    principal: Arc<Principal>,
+    channels: Vec<Channel>,
+}
+
+impl View {
+    fn of(&self, symbol: &str) -> Vec<Channel> {
+        visible(&self.principal, symbol, &self.channels)
+    }
+}
+
+/// Those of these channels that a client may see.
+fn visible(principal: &Principal, symbol: &str, channels: &[Channel]) -> Vec<Channel> {
+    channels.iter().copied().filter(|channel| principal.may_see(symbol, *channel)).collect()
+}
+
+/// True if a pattern covers a symbol. Only one below the folder of its user covers a private symbol.
+fn covers(principal: &Principal, pattern: &Pattern, symbol: &str) -> bool {
+    let is_covered = pattern.matches(symbol);
+    match (owner_folder(symbol), pattern) {
+        (Some(folder), Pattern::Prefix(prefix)) if !principal.rights.is_open() => {
+            is_covered && prefix.starts_with(folder)
+        }
+        _ => is_covered,
+    }
+}
+
+/// 403 for an instrument that the client has no right to, whether it exists or not.
+pub(super) fn denied(symbol: &str, what: &str) -> Refusal {
+    Refusal::forbidden(format!(
+        "symbol: {} is not among your rights: expected a token with a right to {what}",
+        quote(symbol)
+    ))
 }
 
 /// 404 for an unknown instrument.

@@ -1,6 +1,7 @@
 //! `/v1/sse`: the stream as Server-Sent Events, for networks and tools without WebSocket. The query is the subscription;
 //! then the connection is a client of the shard like any other.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderMap};
@@ -11,6 +12,7 @@ use crate::http::admission::origin::{self, CrossOrigin};
 use crate::http::connection::Connection;
 use crate::http::refusal::{RETRY_AFTER, Refusal};
 use crate::http::server::HttpServer;
+use crate::identity::Principal;
 use crate::io::descriptor::duplicate;
 use tickcast_protocol::control::{RequestLimits, reply};
 use tickcast_protocol::{Token, sse};
@@ -30,12 +32,16 @@ pub(crate) async fn serve(
     request: &Request<()>,
 ) -> Result<(), Refusal> {
     let subscription = parse(server, request)?;
+    let principal = match server.identified(connection, request) {
+        Ok(principal) => principal,
+        Err(refusal) => return refuse(server, connection, request, refusal).await,
+    };
     let head = head(server, request);
     if request.method() == Method::HEAD {
         send_and_close(server, connection, head.as_bytes()).await;
         return Ok(());
     }
-    match subscribe(server, connection, head.as_bytes(), subscription).await {
+    match subscribe(server, connection, principal, head.as_bytes(), subscription).await {
         Err(refusal) => refuse(server, connection, request, refusal).await,
         Ok(()) => Ok(()),
     }
@@ -96,13 +102,17 @@ fn last_event_id(headers: &HeaderMap) -> Option<Token> {
 async fn subscribe(
     server: &HttpServer,
     connection: &mut Connection,
+    principal: Arc<Principal>,
     head: &[u8],
     subscription: tickcast_protocol::control::Request,
 ) -> Result<(), Refusal> {
     server.await_handshake_permit(connection).await?;
     set_user_timeout(connection, Duration::from_millis(server.config().shard.idle_timeout_ms.into()));
+    server.check_still(Some(&principal))?;
     // Bytes after the request have no meaning.
-    server.hand_over(connection, |shard, slot_id, _| shard.open_events(slot_id, head, subscription, now_ns()))
+    server.hand_over(connection, |shard, slot_id, _| {
+        shard.open_events_with(slot_id, principal, head, subscription, now_ns());
+    })
 }
 
 /// Lets the kernel reset the connection when the peer acknowledges nothing for this long. An SSE client sends nothing and

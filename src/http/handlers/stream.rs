@@ -7,7 +7,7 @@ use crate::http::connection::Connection;
 use crate::http::handshake::Supported;
 use crate::http::refusal::Refusal;
 use crate::http::server::HttpServer;
-use crate::shard::{Encoding, Format};
+use crate::shard::{Encoding, Format, Opening};
 use tickcast_protocol::{json, packet};
 
 pub(crate) async fn serve(
@@ -17,14 +17,18 @@ pub(crate) async fn serve(
 ) -> Result<(), Refusal> {
     let deflate = server.state().config.shard.compression.is_some();
     let supported = Supported { protocols: &[packet::SUBPROTOCOL, json::SUBPROTOCOL], deflate };
+    // Before the handshake: a signature costs more than that, and wrong ones count against the address.
+    let principal = server.identify(connection, request)?;
     let upgrade = server.upgrade(connection, request, &supported).await?;
     let format = match upgrade.protocol.as_deref() {
         Some(json::SUBPROTOCOL) => Format::Json,
         _ => Format::Binary,
     };
     let encoding = Encoding { format, deflate: upgrade.deflate.map(|agreed| agreed.window()) };
+    server.check_still(principal.as_deref())?;
     server.hand_over(connection, |shard, slot_id, unread| {
         // The shard sends the response and its welcome message in one send.
-        shard.open_as(slot_id, encoding, &upgrade.response, unread, now_ns());
+        let opening = Opening { encoding, principal, upgrade: &upgrade.response, input: unread };
+        shard.open_with(slot_id, opening, now_ns());
     })
 }

@@ -215,7 +215,8 @@ impl CatchUp<'_> {
         let mut text = Vec::new();
         let Replay { id, conflate_ms, count, .. } = *replay;
         let from = self.market.position.next();
-        reply::resumed(&mut text, &reply::Resumed { id, how: "snapshot", from, conflate_ms, count, unknown: &[] });
+        let answer = reply::Resumed { id, how: "snapshot", from, conflate_ms, count, ..reply::Resumed::default() };
+        reply::resumed(&mut text, &answer);
         self.index.encoding(audience).format.push_answer(&text, self.arena);
     }
 }

@@ -1,17 +1,19 @@
 //! Subscribe, resume and unsubscribe: a parsed request is resolved to items, authorized, applied to the subscription
 //! index and the client's backlog, and answered.
 
+use std::sync::Arc;
+
 use super::super::accounts::{ADDRESS_PART, Subscriptions, cost};
-use super::super::authorize::{Authorized, authorize};
 use super::super::backlog::{InitialValue, Replay};
 use super::super::client_context::ClientContext;
 use super::super::conflation::QuoteOrder;
 use super::super::fan_out::{FanOut, quote_order};
-use super::super::operations::{Kind, Operation, Outcome, PORTION_UNITS, Stage};
-use super::super::resolve::{self, NESTED_MAX, Resolving, count_covered};
+use super::super::operations::{Kind, NewIdentity, Operation, Outcome, PORTION_UNITS, Stage};
+use super::super::resolve::{self, NESTED_MAX, Report, Resolved, Resolving, count_covered};
 use super::super::select::Selecting;
 use super::super::state_walk::{StateCursor, StateWalk};
 use super::super::subscription_index::{AudienceId, Change, Key, Started, Target};
+use crate::identity::Rights;
 use crate::io::{Io, SlotId};
 use crate::last_value::LastValues;
 use crate::ring::RingOffset;
@@ -82,6 +84,13 @@ impl<I: Io> ClientContext<'_, I> {
                     false => Stage::Select(selecting),
                 };
             }
+            Stage::Reselect(mut reselecting) => {
+                let Some(audience) = self.connections.get(slot_id).map(|client| client.audience) else { return Ok(()) };
+                operation.stage = match reselecting.advance(&self.fan_out.index, audience, units) {
+                    true => self.begin_reselected(slot_id, operation, reselecting),
+                    false => Stage::Reselect(reselecting),
+                };
+            }
             Stage::Build(mut building, outcome) => {
                 if !self.fan_out.index.continue_change(&mut building, units) {
                     operation.stage = Stage::Build(building, outcome);
@@ -91,7 +100,8 @@ impl<I: Io> ClientContext<'_, I> {
                 let audience = self.fan_out.index.finish_change(building);
                 self.complete(slot_id, operation, audience, outcome);
             }
-            Stage::Done => {}
+            // What is verified is not in the queue.
+            Stage::Verify | Stage::Done => {}
         }
         Ok(())
     }
@@ -104,38 +114,42 @@ impl<I: Io> ClientContext<'_, I> {
         resolving: Resolving,
     ) -> Result<Stage, RequestError> {
         let index = &mut self.fan_out.index;
-        let authorized = authorize(resolving.finish(index));
+        let resolved = resolving.finish(index);
         let Some(audience) = self.connections.get(slot_id).map(|client| client.audience) else {
-            index.release_all(authorized.into_parts().0);
+            index.release_all(resolved.into_parts().0);
             return Ok(Stage::Done);
         };
-        let keys = || resolve::keys(authorized.targets(), operation.channels);
-        let new = index.missing(audience, keys());
+        let new = index.missing(audience, resolved.items().map(|(key, _)| key));
         let had = index.items(audience);
-        if authorized.targets().last().is_some_and(|target| matches!(target, Target::Prefix(_))) {
+        if resolved.has_prefixes() {
             // They are sorted with those of the request.
             let prefixes = index.prefixes(audience).len();
             self.spend(slot_id, prefixes as u64);
         }
-        if let Err(error) = self.check_limits(slot_id, operation.id, new.len(), &authorized) {
-            self.fan_out.index.release_all(authorized.into_parts().0);
+        if let Err(error) = self.check_limits(slot_id, operation.id, new.len(), &resolved) {
+            self.fan_out.index.release_all(resolved.into_parts().0);
             return Err(error);
         }
         if let Some(client) = self.connections.get_mut(slot_id) {
             client.unsubscribed_since_ns = 0;
         }
         let index = &self.fan_out.index;
-        let changes: Vec<Change> = keys().map(|key| Change::Want(key, operation.interval)).collect();
-        let count = count_covered(index, authorized.targets());
-        let names = authorized.names();
-        let (targets, unknown, denied) = authorized.into_parts();
-        let outcome = Outcome { new, had_none: had == 0, count, names, targets, unknown, denied };
+        let changes: Vec<Change> = resolved.items().map(|(key, interval)| Change::Want(key, interval)).collect();
+        let (names, interval) = (resolved.names(), resolved.interval().unwrap_or(operation.interval));
+        let (targets, report) = resolved.into_parts();
+        let count = count_covered(index, audience, &targets, operation.channels);
+        if !index.is_open(audience) {
+            // Instruments below the patterns were visited.
+            self.spend(slot_id, count as u64 / 4);
+        }
+        let identity = None;
+        let outcome = Outcome { new, had_none: had == 0, count, names, targets, report, interval, identity };
         // The last lookups and the comparison with other sets.
         self.spend(slot_id, changes.len() as u64 / 2);
         Ok(self.begin_change(slot_id, operation, &changes, outcome))
     }
 
-    fn check_limits(&self, slot_id: SlotId, id: u64, new: usize, authorized: &Authorized) -> Result<(), RequestError> {
+    fn check_limits(&self, slot_id: SlotId, id: u64, new: usize, resolved: &Resolved) -> Result<(), RequestError> {
         let Some(client) = self.connections.get(slot_id) else { return Ok(()) };
         let (index, settings) = (&self.fan_out.index, self.settings);
         let total = index.items(client.audience) + new;
@@ -146,8 +160,8 @@ impl<I: Io> ClientContext<'_, I> {
             );
             return Err(over_limit(id, message));
         }
-        self.check_prefixes(id, client.audience, authorized.targets())?;
-        let asked = Subscriptions { items: new as u32, names: authorized.names() };
+        self.check_prefixes(id, client.audience, resolved.targets())?;
+        let asked = Subscriptions { items: new as u32, names: resolved.names() };
         let instruments = self.market.directory.len();
         let of_all = Subscriptions {
             items: u32::try_from(index.all_items()).unwrap_or(u32::MAX).saturating_add(asked.items),
@@ -176,9 +190,14 @@ impl<I: Io> ClientContext<'_, I> {
     }
 
     /// Prefixes are looked up for each record that they cover: few of them, and few that cover the same.
-    fn check_prefixes(&self, id: u64, audience: AudienceId, targets: &[Target]) -> Result<(), RequestError> {
+    fn check_prefixes(
+        &self,
+        id: u64,
+        audience: AudienceId,
+        targets: impl Iterator<Item = Target>,
+    ) -> Result<(), RequestError> {
         let index = &self.fan_out.index;
-        let new = targets.iter().filter(|target| matches!(target, Target::Prefix(_))).copied();
+        let new = targets.filter(|target| matches!(target, Target::Prefix(_)));
         let mut prefixes: Vec<&str> = new.map(|target| index.text(target)).collect();
         if prefixes.is_empty() {
             return Ok(());
@@ -202,7 +221,8 @@ impl<I: Io> ClientContext<'_, I> {
         let dropped = selecting.finish();
         let mut targets: Vec<Target> = dropped.iter().map(|key| key.target()).collect();
         targets.dedup();
-        let count = count_covered(&self.fan_out.index, &targets);
+        let Some(audience) = self.connections.get(slot_id).map(|client| client.audience) else { return Stage::Done };
+        let count = count_covered(&self.fan_out.index, audience, &targets, operation.channels);
         let changes: Vec<Change> = dropped.into_iter().map(Change::Drop).collect();
         self.begin_change(slot_id, operation, &changes, Outcome { count, ..Outcome::default() })
     }
@@ -210,7 +230,28 @@ impl<I: Io> ClientContext<'_, I> {
     fn begin_change(&mut self, slot_id: SlotId, operation: &Operation, changes: &[Change], outcome: Outcome) -> Stage {
         self.prepare_change(slot_id);
         let Some(audience) = self.connections.get(slot_id).map(|client| client.audience) else { return Stage::Done };
-        match self.fan_out.index.begin_change(audience, changes) {
+        let started = self.fan_out.index.begin_change(audience, changes);
+        self.go_on(slot_id, operation, started, outcome)
+    }
+
+    /// The same for a client whose rights change with its set.
+    pub(in crate::shard) fn begin_change_of_rights(
+        &mut self,
+        slot_id: SlotId,
+        operation: &Operation,
+        rights: &Arc<Rights>,
+        changes: &[Change],
+        identity: NewIdentity,
+    ) -> Stage {
+        self.prepare_change(slot_id);
+        let Some(audience) = self.connections.get(slot_id).map(|client| client.audience) else { return Stage::Done };
+        let started = self.fan_out.index.begin_change_of_rights(audience, rights, changes);
+        let outcome = Outcome { identity: Some(identity), ..Outcome::default() };
+        self.go_on(slot_id, operation, started, outcome)
+    }
+
+    fn go_on(&mut self, slot_id: SlotId, operation: &Operation, started: Started, outcome: Outcome) -> Stage {
+        match started {
             Started::Done(audience) => {
                 self.complete(slot_id, operation, audience, outcome);
                 Stage::Done
@@ -259,6 +300,11 @@ impl<I: Io> ClientContext<'_, I> {
         match operation.kind {
             Kind::Subscribe { snapshot } => self.complete_subscribe(slot_id, operation, outcome, snapshot),
             Kind::Resume { token } => self.complete_resume(slot_id, operation, outcome, token),
+            Kind::Auth => {
+                if let Some(identity) = outcome.identity {
+                    self.complete_auth(slot_id, operation.id, identity);
+                }
+            }
             Kind::Unsubscribe => {
                 self.answer(slot_id, |out| reply::unsubscribed(out, operation.id, outcome.count));
             }
@@ -267,29 +313,47 @@ impl<I: Io> ClientContext<'_, I> {
 
     fn complete_subscribe(&mut self, slot_id: SlotId, operation: &Operation, outcome: Outcome, snapshot: bool) {
         let start = if snapshot { Start::Snapshot } else { Start::Live };
-        let Outcome { count, unknown, denied, .. } = self.begin_items(slot_id, operation, outcome, start);
-        let (unknown, denied) = (as_strs(&unknown), as_strs(&denied));
-        let interval_ms = operation.interval.interval_ms();
-        self.answer(slot_id, |out| reply::subscribed(out, operation.id, interval_ms, count, &unknown, &denied));
+        let Outcome { count, report, interval, .. } = self.begin_items(slot_id, operation, outcome, start);
+        let Report { unknown, denied, limited, delayed } = &report;
+        let answer = reply::Subscribed {
+            id: operation.id,
+            conflate_ms: interval.interval_ms(),
+            count,
+            unknown: &as_strs(unknown),
+            denied: &as_strs(denied),
+            limited: &as_strs(limited),
+            delayed: &as_strs(delayed),
+        };
+        self.answer(slot_id, |out| reply::subscribed(out, &answer));
     }
 
     /// Continues after a token if the ring still has the records since then, and else begins with a snapshot.
     fn complete_resume(&mut self, slot_id: SlotId, operation: &Operation, outcome: Outcome, token: Token) {
-        let (start, how, from, counter) = match self.find_token(token, operation.interval) {
+        let (start, how, from, counter) = match self.find_token(token, outcome.interval) {
             Some(offset) => {
                 let start = Start::Replay { position: token.position, offset };
                 (start, "replay", token.position.next(), Counter::ResumesReplayed)
             }
             None => (Start::Snapshot, "snapshot", self.market.position.next(), Counter::ResumesSnapshot),
         };
-        let Outcome { count, unknown, .. } = self.begin_items(slot_id, operation, outcome, start);
+        let Outcome { count, report, interval, .. } = self.begin_items(slot_id, operation, outcome, start);
         self.counters.add(counter, 1);
         if start == Start::Snapshot {
             // Also where it is empty: the client waits for its end.
             self.leave_live_path(slot_id).snapshot = true;
         }
-        let (unknown, conflate_ms) = (as_strs(&unknown), operation.interval.interval_ms());
-        let answer = reply::Resumed { id: operation.id, how, from, conflate_ms, count, unknown: &unknown };
+        let Report { unknown, denied, limited, delayed } = &report;
+        let answer = reply::Resumed {
+            id: operation.id,
+            how,
+            from,
+            conflate_ms: interval.interval_ms(),
+            count,
+            unknown: &as_strs(unknown),
+            denied: &as_strs(denied),
+            limited: &as_strs(limited),
+            delayed: &as_strs(delayed),
+        };
         self.answer(slot_id, |out| reply::resumed(out, &answer));
     }
 
@@ -316,7 +380,7 @@ impl<I: Io> ClientContext<'_, I> {
             Start::Replay { position, offset } => {
                 backlog.replay = Some(Replay {
                     id: operation.id,
-                    conflate_ms: operation.interval.interval_ms(),
+                    conflate_ms: outcome.interval.interval_ms(),
                     count: outcome.count,
                     keys: new,
                     has_only_these_items: outcome.had_none,

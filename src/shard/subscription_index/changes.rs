@@ -4,10 +4,12 @@
 //! dissolved in portions as well: until then its watch lists name it, and it has no members.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::instruments::NO_NAME;
-use super::interest::{Effect, Interest, Item, Wanted};
+use super::interest::{Effect, Interest, Item, Profile, Wanted};
 use super::{AudienceId, AudienceRow, Change, Key, SubscriptionIndex, Target};
+use crate::identity::Rights;
 use crate::shard::encoding::Encoding;
 use tickcast_protocol::ConflationInterval;
 
@@ -46,11 +48,21 @@ enum Unused {
 pub(super) struct UnusedQueue(VecDeque<Unused>);
 
 impl SubscriptionIndex {
-    /// Adds a client without items: it belongs to the audience of the empty set with its encoding.
+    /// Adds a client without items that may see everything: it belongs to the audience of the empty set with its encoding.
     pub fn enter(&mut self, encoding: Encoding) -> AudienceId {
-        let fingerprint = self.fingerprints.of_empty(encoding);
-        let audience = self.find_equal(fingerprint, encoding, std::iter::empty).unwrap_or_else(|| {
-            let audience = self.allocate(encoding);
+        self.enter_as(Profile { encoding, ..Profile::default() })
+    }
+
+    /// Adds a client without items, with these rights.
+    pub fn enter_with(&mut self, encoding: Encoding, rights: &Arc<Rights>) -> AudienceId {
+        let rights = self.rights.intern(rights);
+        self.enter_as(Profile { encoding, rights })
+    }
+
+    fn enter_as(&mut self, profile: Profile) -> AudienceId {
+        let fingerprint = self.fingerprints.of_empty(profile);
+        let audience = self.find_equal(fingerprint, profile, std::iter::empty).unwrap_or_else(|| {
+            let audience = self.allocate(profile);
             self.insert_fingerprint(audience, fingerprint);
             audience
         });
@@ -82,14 +94,34 @@ impl SubscriptionIndex {
 
     /// Begins to change the set of a client of `audience`. The client has no other change under way.
     pub fn begin_change(&mut self, audience: AudienceId, changes: &[Change]) -> Started {
+        let profile = self.audiences[audience as usize].interest.profile;
+        self.begin_change_to(audience, profile, changes)
+    }
+
+    /// The same for a client whose rights change as well. The items that are left are within the new rights.
+    pub fn begin_change_of_rights(
+        &mut self,
+        audience: AudienceId,
+        rights: &Arc<Rights>,
+        changes: &[Change],
+    ) -> Started {
+        let encoding = self.encoding(audience);
+        let rights = self.rights.intern(rights);
+        let started = self.begin_change_to(audience, Profile { encoding, rights }, changes);
+        self.rights.remove_unused(rights);
+        started
+    }
+
+    fn begin_change_to(&mut self, audience: AudienceId, profile: Profile, changes: &[Change]) -> Started {
         let row = &self.audiences[audience as usize];
         let effects = row.interest.effects(changes);
-        if effects.is_empty() {
+        let before = row.interest.profile;
+        if effects.is_empty() && profile == before {
             return Started::Done(audience);
         }
-        let encoding = row.interest.encoding;
-        let fingerprint = self.fingerprints.after(row.interest.fingerprint, &effects);
-        if let Some(existing) = self.find_equal(fingerprint, encoding, || row.interest.after(&effects)) {
+        let fingerprint = self.fingerprints.with_profile(row.interest.fingerprint, before, profile);
+        let fingerprint = self.fingerprints.after(fingerprint, &effects);
+        if let Some(existing) = self.find_equal(fingerprint, profile, || row.interest.after(&effects)) {
             self.audiences[existing as usize].clients += 1;
             self.leave(audience);
             return Started::Done(existing);
@@ -97,12 +129,13 @@ impl SubscriptionIndex {
         if row.clients == 1 && effects.len() <= AT_ONCE {
             self.remove_fingerprint(audience);
             self.change_in_place(audience, &effects);
+            self.set_profile(audience, profile);
             self.insert_fingerprint(audience, fingerprint);
             return Started::Done(audience);
         }
         let wanted: Vec<Wanted> = row.interest.after(&effects).collect();
         let is_small = wanted.len() <= AT_ONCE;
-        let own = self.allocate(encoding);
+        let own = self.allocate(profile);
         self.audiences[own as usize].interest.items.reserve_exact(wanted.len());
         let mut building = Building { from: audience, audience: own, fingerprint, wanted };
         let mut units = AT_ONCE;
@@ -128,8 +161,8 @@ impl SubscriptionIndex {
     /// Moves the client to the audience that was built, or to an equal one that others have built meanwhile.
     pub fn finish_change(&mut self, building: Building) -> AudienceId {
         let Building { from, audience, fingerprint, wanted } = building;
-        let encoding = self.encoding(audience);
-        let own = match self.find_equal(fingerprint, encoding, || wanted.iter().copied()) {
+        let profile = self.audiences[audience as usize].interest.profile;
+        let own = match self.find_equal(fingerprint, profile, || wanted.iter().copied()) {
             Some(existing) => {
                 self.unused.0.push_back(Unused::Audience(audience));
                 existing
@@ -156,7 +189,8 @@ impl SubscriptionIndex {
 
     /// Removes what is not used any more, at most as many items as the budget has. False if there is nothing.
     pub fn maintain(&mut self, budget: &mut usize) -> bool {
-        let has_work = self.has_unused();
+        let has_decided = self.rights.advance(&self.instruments, budget);
+        let has_work = self.has_unused() || has_decided;
         while *budget > 0
             && let Some(unused) = self.unused.0.pop_front()
         {
@@ -187,6 +221,7 @@ impl SubscriptionIndex {
         *budget -= removed.len();
         removed.iter().for_each(|item| self.unwatch(item));
         if is_empty {
+            self.rights.release(self.audiences[audience as usize].interest.profile.rights);
             self.audiences[audience as usize] = AudienceRow::default();
             self.free_audiences.push(audience);
         } else {
@@ -221,26 +256,33 @@ impl SubscriptionIndex {
     }
 
     /// An audience without items and clients, which is not found yet.
-    fn allocate(&mut self, encoding: Encoding) -> AudienceId {
+    fn allocate(&mut self, profile: Profile) -> AudienceId {
         let audience = self.free_audiences.pop().unwrap_or_else(|| {
             self.audiences.push(AudienceRow::default());
             self.audiences.len() as u32 - 1
         });
-        self.audiences[audience as usize].interest = Interest { encoding, ..Interest::default() };
+        self.audiences[audience as usize].interest = Interest { profile, ..Interest::default() };
+        self.rights.retain(profile.rights);
         audience
     }
 
-    /// The audience with exactly this set and encoding. Fingerprints lead to it and do not decide: a collision must not
-    /// give a client the data of another one.
+    fn set_profile(&mut self, audience: AudienceId, profile: Profile) {
+        self.rights.retain(profile.rights);
+        let before = std::mem::replace(&mut self.audiences[audience as usize].interest.profile, profile);
+        self.rights.release(before.rights);
+    }
+
+    /// The audience with exactly this set, encoding and rights. Fingerprints lead to it and do not decide: a collision must
+    /// not give a client the data of another one.
     fn find_equal<I: Iterator<Item = Wanted>>(
         &self,
         fingerprint: u128,
-        encoding: Encoding,
+        profile: Profile,
         wanted: impl Fn() -> I,
     ) -> Option<AudienceId> {
         let is_equal = |audience: &AudienceId| {
             let interest = &self.audiences[*audience as usize].interest;
-            interest.fingerprint == fingerprint && interest.encoding == encoding && interest.is(wanted())
+            interest.fingerprint == fingerprint && interest.profile == profile && interest.is(wanted())
         };
         self.by_fingerprint.find(fingerprint as u64, is_equal).copied()
     }
@@ -325,9 +367,13 @@ mod tests {
             index.insert_fingerprint(*audience, 7);
         }
         let item = |want: Change| vec![(want.key(), ConflationInterval::IMMEDIATE)];
-        let found = wants.map(|want| index.find_equal(7, Encoding::PLAIN, || item(want).into_iter()));
+        let plain = Profile::default();
+        let found = wants.map(|want| index.find_equal(7, plain, || item(want).into_iter()));
         assert_eq!(found, [Some(audiences[0]), Some(audiences[1]), None]);
-        assert_eq!(index.find_equal(7, Encoding::EVENTS, || item(wants[0]).into_iter()), None, "nor another encoding");
+        let events = Profile { encoding: Encoding::EVENTS, ..plain };
+        assert_eq!(index.find_equal(7, events, || item(wants[0]).into_iter()), None, "nor another encoding");
+        let restricted = Profile { rights: index.rights.intern(&Arc::new(Rights::none())), ..plain };
+        assert_eq!(index.find_equal(7, restricted, || item(wants[0]).into_iter()), None, "nor other rights");
     }
 
     #[test]

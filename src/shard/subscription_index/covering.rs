@@ -8,6 +8,7 @@ use tickcast_protocol::Channel;
 /// See the module. Finding the prefixes takes a look-up for each length of a prefix, so several questions share them.
 #[derive(Debug)]
 pub struct Covering<'a> {
+    pub(super) instrument: u32,
     pub(super) name: Option<Target>,
     /// The longest first.
     pub(super) prefixes: Cow<'a, [u32]>,

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 
 use super::patterns::PatternTable;
+use crate::identity::{PRIVATE_FOLDER, owner_folder};
 
 /// [`InstrumentRow::name`] of an instrument whose name no client has.
 pub(super) const NO_NAME: u32 = u32::MAX;
@@ -23,6 +24,8 @@ pub(super) struct InstrumentRow {
     pub(super) name: u32,
     /// Its id carries nothing more. Items still cover it, so that clients that are behind learn that.
     pub(super) is_released: bool,
+    /// Prefixes that are shorter do not cover it: those of a private symbol that are not of its user's folder.
+    prefix_bytes_min: u16,
     prefixes: Prefixes,
 }
 
@@ -39,7 +42,7 @@ impl InstrumentRow {
         if self.prefixes.version == patterns.prefix_version() {
             Cow::Borrowed(&self.prefixes.ids)
         } else {
-            Cow::Owned(patterns.covering(&self.symbol).collect())
+            Cow::Owned(self.covering(patterns).collect())
         }
     }
 
@@ -49,8 +52,13 @@ impl InstrumentRow {
         if self.prefixes.version != version {
             self.prefixes.version = version;
             self.prefixes.ids.clear();
-            self.prefixes.ids.extend(patterns.covering(&self.symbol));
+            let covering: Vec<u32> = self.covering(patterns).collect();
+            self.prefixes.ids.extend(covering);
         }
+    }
+
+    fn covering<'a>(&'a self, patterns: &'a PatternTable) -> impl Iterator<Item = u32> + 'a {
+        patterns.covering(&self.symbol, self.prefix_bytes_min.into())
     }
 }
 
@@ -61,6 +69,8 @@ pub(super) struct Instruments {
     /// Those that are not released.
     by_symbol: HashMap<Box<str>, u32, RandomState>,
     order: SymbolOrder,
+    /// Symbols below `user/` are private.
+    has_private: bool,
 }
 
 impl Instruments {
@@ -86,7 +96,12 @@ impl Instruments {
     }
 
     pub(super) fn add(&mut self, symbol: &str, name: u32) {
-        self.rows.push(row(symbol, name, false));
+        let mut row = row(symbol, name, false);
+        if let Some(folder) = owner_folder(symbol).filter(|_| self.has_private) {
+            // Without an owner, no prefix is long enough.
+            row.prefix_bytes_min = if folder.is_empty() { u16::MAX } else { folder.len() as u16 };
+        }
+        self.rows.push(row);
         let id = self.rows.len() as u32;
         self.by_symbol.insert(symbol.into(), id);
         self.order.insert(id, &self.rows);
@@ -106,14 +121,38 @@ impl Instruments {
         }
     }
 
+    /// Has symbols below `user/` be private. Called before the first instrument.
+    pub(super) fn set_private(&mut self) {
+        self.has_private = true;
+    }
+
+    /// True if a symbol or prefix is in the private folder.
+    pub(super) fn is_private(&self, text: &str) -> bool {
+        self.has_private && owner_folder(text).is_some()
+    }
+
     /// How many instruments a prefix covers, without released ones.
     pub(super) fn count(&self, prefix: &str) -> usize {
-        self.order.count(prefix, &self.rows)
+        let all = self.order.count(prefix, &self.rows);
+        match owner_folder(prefix) {
+            _ if !self.has_private => all,
+            // A folder without an owner.
+            Some("") => 0,
+            Some(_) => all,
+            None if PRIVATE_FOLDER.starts_with(prefix) => all - self.order.count(PRIVATE_FOLDER, &self.rows),
+            None => all,
+        }
+    }
+
+    /// The instruments that a prefix covers, in the order of their symbols.
+    pub(super) fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = u32> + 'a {
+        let covers = |id: &u32| prefix.len() >= self.row(*id).prefix_bytes_min.into();
+        self.order.below(prefix, &self.rows).filter(covers)
     }
 }
 
 fn row(symbol: &str, name: u32, is_released: bool) -> InstrumentRow {
-    InstrumentRow { symbol: symbol.into(), name, is_released, prefixes: Prefixes::default() }
+    InstrumentRow { symbol: symbol.into(), name, is_released, prefix_bytes_min: 0, prefixes: Prefixes::default() }
 }
 
 /// Ids in the order of symbols, in chunks: an insertion moves one chunk, a count reads two.
@@ -158,6 +197,13 @@ impl SymbolOrder {
         let before = self.rank(rows, |symbol| symbol.cmp(prefix));
         let covered = |symbol: &str| if symbol.starts_with(prefix) { Ordering::Less } else { symbol.cmp(prefix) };
         self.rank(rows, covered) - before
+    }
+
+    /// The ids whose symbols begin with a prefix, in their order.
+    fn below<'a>(&'a self, prefix: &'a str, rows: &'a [InstrumentRow]) -> impl Iterator<Item = u32> + 'a {
+        let (chunk, at) = self.find(rows, |symbol| symbol.cmp(prefix));
+        let ids = self.chunks[chunk.min(self.chunks.len())..].iter().flatten().skip(at);
+        ids.copied().take_while(move |id| symbol_of(*id, rows).starts_with(prefix))
     }
 
     fn rank(&self, rows: &[InstrumentRow], compare: impl Fn(&str) -> Ordering) -> usize {

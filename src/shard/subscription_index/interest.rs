@@ -5,6 +5,7 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 
+use super::rights::RightsId;
 use super::{Change, Key};
 use crate::shard::encoding::Encoding;
 use tickcast_protocol::ConflationInterval;
@@ -20,14 +21,21 @@ pub(super) struct Item {
 
 const _: () = assert!(size_of::<Item>() == 16);
 
+/// What all members of an audience have in common besides their items: what they are sent, and what they may see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Profile {
+    pub(super) encoding: Encoding,
+    pub(super) rights: RightsId,
+}
+
 /// What identifies an audience.
 #[derive(Debug, Default)]
 pub(super) struct Interest {
     /// Sorted by key.
     pub(super) items: Vec<Item>,
-    /// Of the items and the encoding.
+    /// Of the items and the profile.
     pub(super) fingerprint: u128,
-    pub(super) encoding: Encoding,
+    pub(super) profile: Profile,
 }
 
 /// An item of a set that no audience may have yet.
@@ -128,16 +136,21 @@ pub(super) struct Fingerprints {
 }
 
 impl Fingerprints {
-    /// Of the empty set with an encoding.
-    pub(super) fn of_empty(&self, encoding: Encoding) -> u128 {
+    /// Of the empty set with a profile.
+    pub(super) fn of_empty(&self, profile: Profile) -> u128 {
         // No item has this key.
-        let base = (u64::MAX, encoding);
+        let base = (u64::MAX, profile);
         u128::from(self.high.hash_one(base)) << 64 | u128::from(self.low.hash_one(base))
     }
 
     fn of_item(&self, key: Key, interval: ConflationInterval) -> u128 {
         let item = (key.bits(), interval.index());
         u128::from(self.high.hash_one(item)) << 64 | u128::from(self.low.hash_one(item))
+    }
+
+    /// That of the same set with another profile.
+    pub(super) fn with_profile(&self, fingerprint: u128, before: Profile, after: Profile) -> u128 {
+        fingerprint.wrapping_sub(self.of_empty(before)).wrapping_add(self.of_empty(after))
     }
 
     /// That of a set after some effects.

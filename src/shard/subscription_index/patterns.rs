@@ -96,9 +96,14 @@ impl PatternTable {
         table.find(self.hasher.hash_one(text) as u32, |id| &*self.row(id).text == text)
     }
 
-    /// The prefixes of a symbol, the longest first.
-    pub(super) fn covering<'a>(&'a self, symbol: &'a str) -> impl Iterator<Item = u32> + 'a {
-        let lengths = self.prefix_lengths.range(..=symbol.len()).rev().map(|(length, _)| *length);
+    /// The prefixes of a symbol that have at least so many bytes, the longest first.
+    pub(super) fn covering<'a>(&'a self, symbol: &'a str, bytes_min: usize) -> impl Iterator<Item = u32> + 'a {
+        let lengths = self
+            .prefix_lengths
+            .range(..=symbol.len())
+            .rev()
+            .take_while(move |(length, _)| **length >= bytes_min)
+            .map(|(length, _)| *length);
         lengths.filter(|length| symbol.is_char_boundary(*length)).filter_map(|end| self.find_prefix(&symbol[..end]))
     }
 
@@ -217,9 +222,9 @@ mod tests {
         let (name, prefix) = (table.add_name("A", 0), table.add_prefix("A"));
         assert_eq!((table.find_name("A"), table.find_prefix("A")), (Some(name), Some(prefix)));
         let (long, all) = (table.add_prefix("AB€"), table.add_prefix(""));
-        assert_eq!(table.covering("AB€-X").collect::<Vec<_>>(), [long, prefix, all]);
+        assert_eq!(table.covering("AB€-X", 0).collect::<Vec<_>>(), [long, prefix, all]);
         drop(table.remove(prefix));
-        assert_eq!(table.covering("AB€-X").collect::<Vec<_>>(), [long, all]);
+        assert_eq!(table.covering("AB€-X", 0).collect::<Vec<_>>(), [long, all]);
         assert_eq!((table.find_name("A"), table.find_prefix("A")), (Some(name), None));
     }
 }

@@ -93,12 +93,16 @@ impl WatchLists {
         moved
     }
 
-    /// Calls `each` for every audience, once for each of its items.
-    pub(super) fn each(&self, each: &mut impl FnMut(AudienceId)) {
+    /// Calls `each` for every audience, once for each of its items, with the channel.
+    pub(super) fn each(&self, each: &mut impl FnMut(Channel, AudienceId)) {
         match self {
             Self::Empty => {}
-            Self::One { audience, .. } => each(*audience),
-            Self::Many(lists) => lists.iter().flat_map(|list| &list.audiences).for_each(|audience| each(*audience)),
+            Self::One { channel, audience, .. } => each(*channel, *audience),
+            Self::Many(lists) => {
+                for list in lists {
+                    list.audiences.iter().for_each(|audience| each(list.channel, *audience));
+                }
+            }
         }
     }
 }

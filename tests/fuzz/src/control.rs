@@ -10,7 +10,8 @@
 use serde_json::{Map, Value};
 use tickcast_protocol::control::{
     BAD_REQUEST, ChannelSet, Define, DefineInstrument, INSTRUMENTS_MAX, LIMIT, Pattern, Request, RequestError,
-    RequestLimits, define_text, parse_define, parse_request, ping_text, resume_text, subscribe_text, unsubscribe_text,
+    RequestLimits, Secret, auth_text, define_text, parse_define, parse_request, ping_text, resume_text, subscribe_text,
+    unsubscribe_text,
 };
 use tickcast_protocol::{Channel, ConflationInterval, Token, sse};
 
@@ -101,6 +102,7 @@ fn written(request: &Request) -> String {
             with_names(symbols, |names| resume_text(*id, *token, *channels, names, conflate.interval_ms()))
         }
         Request::Ping { id } => ping_text(*id),
+        Request::Auth { id, token } => auth_text(*id, token.reveal()),
     }
 }
 
@@ -115,6 +117,11 @@ fn request(object: &Map<String, Value>) -> Option<Request> {
     let id = whole(object.get("id")?, 0, u64::MAX)? as u64;
     match object.get("op")?.as_str()? {
         "ping" => Some(Request::Ping { id }),
+        "auth" => {
+            let token = object.get("token")?.as_str()?;
+            let is_token = (1..=Secret::BYTES_MAX).contains(&token.len());
+            is_token.then(|| Request::Auth { id, token: Secret::new(token) })
+        }
         "subscribe" => Some(Request::Subscribe {
             id,
             channels: channels(object)?,

@@ -9,8 +9,15 @@ use super::{files, read, rows, section, spans};
 /// The paths of the table, without their queries.
 fn documented_paths(page: &str) -> BTreeSet<String> {
     let (table, _) = page.split_once("\n## ").expect("the table comes first");
-    let path =
-        |row: Vec<String>| row[0].trim_matches('`').trim_start_matches("GET ").split('?').next().map(str::to_owned);
+    let path = |row: Vec<String>| {
+        row[0]
+            .trim_matches('`')
+            .trim_start_matches("GET ")
+            .trim_start_matches("POST ")
+            .split('?')
+            .next()
+            .map(str::to_owned)
+    };
     rows(table).into_iter().filter_map(path).collect()
 }
 

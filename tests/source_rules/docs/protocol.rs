@@ -9,12 +9,25 @@ use tickcast_protocol::{Channel, RecordKind};
 
 use super::{fenced, files, read, rows, section, unquoted};
 
-const REPLIES: [&str; 8] = ["welcome", "subscribed", "unsubscribed", "resumed", "pong", "error", "closing", "defined"];
+const REPLIES: [&str; 10] = [
+    "welcome",
+    "authenticated",
+    "expiring",
+    "subscribed",
+    "unsubscribed",
+    "resumed",
+    "pong",
+    "error",
+    "closing",
+    "defined",
+];
 
 /// The word in `type`. A reply that is not listed here does not compile.
 fn reply_name(reply: &Reply) -> Option<&'static str> {
     Some(match reply {
         Reply::Welcome { .. } => "welcome",
+        Reply::Authenticated { .. } => "authenticated",
+        Reply::Expiring { .. } => "expiring",
         Reply::Subscribed { .. } => "subscribed",
         Reply::Unsubscribed { .. } => "unsubscribed",
         Reply::Resumed { .. } => "resumed",
@@ -86,7 +99,7 @@ fn the_requests_of_the_page_are_read_by_the_server() {
     }
     let table: BTreeSet<_> =
         rows(section(&page, heading)).into_iter().map(|row| unquoted(&row[0]).to_owned()).collect();
-    assert_eq!(ops, ["subscribe", "unsubscribe", "resume", "ping"].into());
+    assert_eq!(ops, ["subscribe", "unsubscribe", "resume", "ping", "auth"].into());
     assert!(ops.iter().all(|op| table.contains(*op)), "{table:?}");
     for example in examples(&page, "## Publishing", "{\"op\"") {
         parse_define(&mut example.as_bytes().to_vec(), 64).unwrap_or_else(|error| panic!("{example}: {error}"));

@@ -29,6 +29,11 @@ pub fn ping_text(id: u64) -> String {
     text(&RequestText::Ping { id })
 }
 
+/// An auth request: authenticates this connection with a token, or with the next one before the last expires.
+pub fn auth_text(id: u64, token: &str) -> String {
+    text(&RequestText::Auth { id, token })
+}
+
 /// A define request of a publisher.
 pub fn define_text(id: u64, instruments: &[DefineInstrument]) -> String {
     text(&RequestText::Define { id, instruments })
@@ -48,6 +53,15 @@ pub enum Reply {
         heartbeat_ms: u64,
         /// Of this connection.
         limits: WelcomeLimits,
+        /// Who the client is, if the server identifies clients and it has authenticated itself.
+        #[serde(default)]
+        user: Option<String>,
+        /// Seconds until its token expires, if it does.
+        #[serde(default)]
+        expires_in_s: Option<u64>,
+        /// `required`: nothing but an auth is accepted until there was one.
+        #[serde(default)]
+        auth: Option<String>,
     },
     /// Answers a subscribe.
     Subscribed {
@@ -60,9 +74,15 @@ pub enum Reply {
         /// Exact names that no instrument has.
         #[serde(default)]
         unknown: Vec<String>,
-        /// Names that this client may not have.
+        /// Names and patterns of which this client may have nothing.
         #[serde(default)]
         denied: Vec<String>,
+        /// Names and patterns of which it gets less than it has asked for.
+        #[serde(default)]
+        limited: Vec<String>,
+        /// Of both, those of which it has a right to delayed data.
+        #[serde(default)]
+        delayed: Vec<String>,
     },
     /// Answers an unsubscribe.
     Unsubscribed {
@@ -88,6 +108,15 @@ pub enum Reply {
         /// Exact names that no instrument has.
         #[serde(default)]
         unknown: Vec<String>,
+        /// Names and patterns of which this client may have nothing.
+        #[serde(default)]
+        denied: Vec<String>,
+        /// Names and patterns of which it gets less than it has asked for.
+        #[serde(default)]
+        limited: Vec<String>,
+        /// Of both, those of which it has a right to delayed data.
+        #[serde(default)]
+        delayed: Vec<String>,
     },
     /// Answers a ping.
     Pong {
@@ -95,6 +124,24 @@ pub enum Reply {
         id: u64,
         /// The server's time, ns since the Unix epoch.
         ts: u64,
+    },
+    /// Answers an auth: the client is this user from now on.
+    Authenticated {
+        /// Of the request.
+        id: u64,
+        /// As the server names it.
+        user: String,
+        /// Seconds until the token expires, if it does.
+        #[serde(default)]
+        expires_in_s: Option<u64>,
+        /// Names and patterns that this user may not have, and that are subscribed to no more.
+        #[serde(default)]
+        dropped: Vec<String>,
+    },
+    /// The token of the connection expires soon.
+    Expiring {
+        /// Seconds until then.
+        in_s: u64,
     },
     /// Refuses a request.
     Error {
@@ -173,6 +220,10 @@ enum RequestText<'a> {
     Ping {
         id: u64,
     },
+    Auth {
+        id: u64,
+        token: &'a str,
+    },
     Define {
         id: u64,
         instruments: &'a [DefineInstrument],
@@ -191,7 +242,7 @@ fn text(request: &RequestText) -> String {
 mod tests {
     use super::*;
     use crate::ConflationInterval;
-    use crate::control::{Define, Pattern, Request, RequestLimits, parse_define, parse_request, reply};
+    use crate::control::{Define, Pattern, Request, RequestLimits, Secret, parse_define, parse_request, reply};
 
     const LIMITS: RequestLimits = RequestLimits { symbols_max: 10, symbol_bytes_max: 64 };
 
@@ -219,6 +270,7 @@ mod tests {
             Request::Resume { id: 2, token: Token { epoch: 7, position: Position::MAX }, channels, symbols, conflate }
         );
         assert_eq!(parsed(ping_text(3)), Request::Ping { id: 3 });
+        assert_eq!(parsed(auth_text(4, "a.b.c")), Request::Auth { id: 4, token: Secret::new("a.b.c") });
     }
 
     #[test]
@@ -244,16 +296,52 @@ mod tests {
             Reply::parse(std::str::from_utf8(&out).unwrap()).unwrap()
         };
         let limits = WelcomeLimits { symbols: 1, requests_per_s: 2 };
-        let welcome = Reply::Welcome { epoch: u32::MAX, version: "1".to_owned(), heartbeat_ms: 5, limits };
-        assert_eq!(read(&|out| reply::welcome(out, u32::MAX, "1", 5, limits)), welcome);
+        let (user, expires_in_s, auth) = (Some("u".to_owned()), Some(9), Some("required".to_owned()));
+        let version = "1".to_owned();
+        let welcome = Reply::Welcome { epoch: u32::MAX, version, heartbeat_ms: 5, limits, user, expires_in_s, auth };
+        let greeting = reply::Welcome {
+            epoch: u32::MAX,
+            version: "1",
+            heartbeat_ms: 5,
+            limits,
+            user: Some("u"),
+            expires_in_s: Some(9),
+            auth: Some("required"),
+        };
+        assert_eq!(read(&|out| reply::welcome(out, &greeting)), welcome);
+        let (user, dropped) = ("u".to_owned(), vec!["A".to_owned()]);
+        let authenticated = Reply::Authenticated { id: 1, user, expires_in_s: None, dropped };
+        assert_eq!(read(&|out| reply::authenticated(out, 1, "u", None, &["A"])), authenticated);
+        assert_eq!(read(&|out| reply::expiring(out, 60)), Reply::Expiring { in_s: 60 });
         let (unknown, denied) = (vec!["a\"".to_owned()], vec!["b".to_owned()]);
-        let subscribed = Reply::Subscribed { id: u64::MAX, conflate_ms: 10, count: 3, unknown, denied };
-        assert_eq!(read(&|out| reply::subscribed(out, u64::MAX, 10, 3, &["a\""], &["b"])), subscribed);
+        let (limited, delayed) = (vec!["c*".to_owned()], vec!["b".to_owned()]);
+        let subscribed =
+            Reply::Subscribed { id: u64::MAX, conflate_ms: 10, count: 3, unknown, denied, limited, delayed };
+        let answer = reply::Subscribed {
+            id: u64::MAX,
+            conflate_ms: 10,
+            count: 3,
+            unknown: &["a\""],
+            denied: &["b"],
+            limited: &["c*"],
+            delayed: &["b"],
+        };
+        assert_eq!(read(&|out| reply::subscribed(out, &answer)), subscribed);
         assert_eq!(read(&|out| reply::unsubscribed(out, 1, 2)), Reply::Unsubscribed { id: 1, count: 2 });
         let (how, unknown) = ("snapshot".to_owned(), vec!["X".to_owned()]);
-        let resumed = Reply::Resumed { id: 1, how, from: Position::MAX, conflate_ms: 10, count: 2, unknown };
-        let answer =
-            reply::Resumed { id: 1, how: "snapshot", from: Position::MAX, conflate_ms: 10, count: 2, unknown: &["X"] };
+        let (denied, limited, delayed) = (vec!["Y".to_owned()], vec![], vec![]);
+        let from = Position::MAX;
+        let resumed = Reply::Resumed { id: 1, how, from, conflate_ms: 10, count: 2, unknown, denied, limited, delayed };
+        let answer = reply::Resumed {
+            id: 1,
+            how: "snapshot",
+            from,
+            conflate_ms: 10,
+            count: 2,
+            unknown: &["X"],
+            denied: &["Y"],
+            ..reply::Resumed::default()
+        };
         assert_eq!(read(&|out| reply::resumed(out, &answer)), resumed);
         assert_eq!(read(&|out| reply::pong(out, 1, 2)), Reply::Pong { id: 1, ts: 2 });
         for id in [None, Some(4)] {

@@ -5,6 +5,7 @@
 //! {"op":"unsubscribe","id":2,"channels":["quote"],"symbols":["BTC-USD"]}
 //! {"op":"resume","id":3,"epoch":7,"position":91823,"channels":["trade"],"symbols":["*"]}
 //! {"op":"ping","id":4}
+//! {"op":"auth","id":6,"token":"eyJhbGciOi…"}
 //! {"op":"define","id":5,"instruments":[{"symbol":"BTC-USD","venue":"sim","px_exp":-2,"sz_exp":-8}]}
 //! ```
 //!
@@ -27,11 +28,13 @@ mod request;
 
 use crate::Channel;
 
-pub use self::client::{Defined, Reply, define_text, ping_text, resume_text, subscribe_text, unsubscribe_text};
+pub use self::client::{
+    Defined, Reply, auth_text, define_text, ping_text, resume_text, subscribe_text, unsubscribe_text,
+};
 pub use self::define::{Define, DefineInstrument, INSTRUMENTS_MAX, parse_define};
 pub(crate) use self::field::{bad, quote};
 pub use self::pattern::{Pattern, PatternError};
-pub use self::request::{Request, RequestLimits, parse_request, parse_symbol};
+pub use self::request::{Request, RequestLimits, Secret, parse_request, parse_symbol};
 
 /// A set of channels, a bit for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -3,6 +3,8 @@
 //! ```json
 //! {"type":"welcome","epoch":7,"version":"0.1.0","heartbeat_ms":1000,"limits":{"symbols":10000,"requests_per_s":50}}
 //! {"type":"subscribed","id":1,"conflate_ms":0,"count":37,"unknown":["FOO-BAR"],"denied":[]}
+//! {"type":"authenticated","id":4,"user":"u-17","expires_in_s":600,"dropped":[]}
+//! {"type":"expiring","in_s":60}
 //! {"type":"unsubscribed","id":2,"count":1}
 //! {"type":"resumed","id":3,"how":"replay","from":91824,"conflate_ms":10,"count":2,"unknown":[]}
 //! {"type":"pong","id":4,"ts":1763700000000000000}
@@ -26,15 +28,68 @@ pub struct WelcomeLimits {
     pub requests_per_s: u64,
 }
 
-/// Greets a client: the epoch of all numbers, the server's version, and the limits of the connection.
-pub fn welcome(out: &mut Vec<u8>, epoch: u32, version: &str, heartbeat_ms: u64, limits: WelcomeLimits) {
-    push(out, &Answer::Welcome { epoch, version, heartbeat_ms, limits });
+/// The greeting of a client.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Welcome<'a> {
+    /// Of all numbers.
+    pub epoch: u32,
+    /// Of the server.
+    pub version: &'a str,
+    /// A heartbeat is sent after this time without records.
+    pub heartbeat_ms: u64,
+    /// Of the connection.
+    pub limits: WelcomeLimits,
+    /// Who the client is, if it has authenticated itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<&'a str>,
+    /// Seconds until its token expires, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_in_s: Option<u64>,
+    /// `required`: nothing but an auth is accepted until there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<&'a str>,
 }
 
-/// Answers a subscribe: the interval granted, how many instruments it covers now, the exact names that no instrument
-/// has, and those that the client may not have.
-pub fn subscribed(out: &mut Vec<u8>, id: u64, conflate_ms: u32, count: usize, unknown: &[&str], denied: &[&str]) {
-    push(out, &Answer::Subscribed { id, conflate_ms, count, unknown, denied });
+/// Greets a client.
+pub fn welcome(out: &mut Vec<u8>, welcome: &Welcome<'_>) {
+    push(out, &Answer::Welcome(welcome));
+}
+
+/// Answers an auth: who the client is, the seconds until its token expires, and the names and patterns that it may not
+/// have any more.
+pub fn authenticated(out: &mut Vec<u8>, id: u64, user: &str, expires_in_s: Option<u64>, dropped: &[&str]) {
+    push(out, &Answer::Authenticated { id, user, expires_in_s, dropped });
+}
+
+/// Announces that the token of a connection expires.
+pub fn expiring(out: &mut Vec<u8>, in_s: u64) {
+    push(out, &Answer::Expiring { in_s });
+}
+
+/// The reply to a subscribe.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Subscribed<'a> {
+    /// Of the request.
+    pub id: u64,
+    /// The interval granted.
+    pub conflate_ms: u32,
+    /// Instruments that it covers now.
+    pub count: usize,
+    /// Exact names that no instrument has.
+    pub unknown: &'a [&'a str],
+    /// Names and patterns of which the client may have nothing.
+    pub denied: &'a [&'a str],
+    /// Names and patterns of which the client gets less than it has asked for.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub limited: &'a [&'a str],
+    /// Of both, those of which it has a right to delayed data.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub delayed: &'a [&'a str],
+}
+
+/// Answers a subscribe.
+pub fn subscribed(out: &mut Vec<u8>, subscribed: &Subscribed<'_>) {
+    push(out, &Answer::Subscribed(subscribed));
 }
 
 /// Answers an unsubscribe: how many instruments it covered.
@@ -43,7 +98,7 @@ pub fn unsubscribed(out: &mut Vec<u8>, id: u64, count: usize) {
 }
 
 /// The reply to a resume.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Resumed<'a> {
     /// Of the request.
     pub id: u64,
@@ -57,6 +112,15 @@ pub struct Resumed<'a> {
     pub count: usize,
     /// Exact names that no instrument has.
     pub unknown: &'a [&'a str],
+    /// Names and patterns of which the client may have nothing.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub denied: &'a [&'a str],
+    /// Names and patterns of which the client gets less than it has asked for.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub limited: &'a [&'a str],
+    /// Of both, those of which it has a right to delayed data.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub delayed: &'a [&'a str],
 }
 
 /// Answers a resume. A second reply with the same id reports that the replay could not be finished, and `how` the
@@ -90,19 +154,18 @@ pub fn defined(out: &mut Vec<u8>, id: u64, instruments: &[(&str, u32)]) {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Answer<'a> {
-    Welcome {
-        epoch: u32,
-        version: &'a str,
-        heartbeat_ms: u64,
-        limits: WelcomeLimits,
-    },
-    Subscribed {
+    Welcome(&'a Welcome<'a>),
+    Authenticated {
         id: u64,
-        conflate_ms: u32,
-        count: usize,
-        unknown: &'a [&'a str],
-        denied: &'a [&'a str],
+        user: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        expires_in_s: Option<u64>,
+        dropped: &'a [&'a str],
     },
+    Expiring {
+        in_s: u64,
+    },
+    Subscribed(&'a Subscribed<'a>),
     Unsubscribed {
         id: u64,
         count: usize,
@@ -151,19 +214,49 @@ mod tests {
     #[test]
     fn replies_match_the_protocol() {
         let limits = WelcomeLimits { symbols: 10_000, requests_per_s: 50 };
-        let welcome = text(|out| welcome(out, 7, "0.1.0", 1000, limits));
+        let mut greeting = Welcome {
+            epoch: 7,
+            version: "0.1.0",
+            heartbeat_ms: 1000,
+            limits,
+            user: None,
+            expires_in_s: None,
+            auth: None,
+        };
+        let plain = text(|out| welcome(out, &greeting));
+        greeting.auth = Some("required");
+        assert!(text(|out| welcome(out, &greeting)).ends_with(r#","auth":"required"}"#));
+        (greeting.auth, greeting.user, greeting.expires_in_s) = (None, Some("u-17"), Some(600));
+        assert!(text(|out| welcome(out, &greeting)).ends_with(r#","user":"u-17","expires_in_s":600}"#));
+        let authenticated = text(|out| authenticated(out, 4, "u-17", Some(600), &["XAU-*"]));
         assert_eq!(
-            welcome,
+            authenticated,
+            r#"{"type":"authenticated","id":4,"user":"u-17","expires_in_s":600,"dropped":["XAU-*"]}"#
+        );
+        assert_eq!(text(|out| expiring(out, 60)), r#"{"type":"expiring","in_s":60}"#);
+        assert_eq!(
+            plain,
             r#"{"type":"welcome","epoch":7,"version":"0.1.0","heartbeat_ms":1000,"limits":{"symbols":10000,"requests_per_s":50}}"#
         );
-        let subscribed = text(|out| subscribed(out, 1, 0, 37, &["FOO-BAR"], &[]));
+        let answer = Subscribed { id: 1, count: 37, unknown: &["FOO-BAR"], ..Subscribed::default() };
         assert_eq!(
-            subscribed,
+            text(|out| subscribed(out, &answer)),
             r#"{"type":"subscribed","id":1,"conflate_ms":0,"count":37,"unknown":["FOO-BAR"],"denied":[]}"#
         );
+        let answer = Subscribed { denied: &["X"], limited: &["*"], delayed: &["X", "*"], ..answer };
+        assert!(
+            text(|out| subscribed(out, &answer)).ends_with(r#""denied":["X"],"limited":["*"],"delayed":["X","*"]}"#)
+        );
         assert_eq!(text(|out| unsubscribed(out, 2, 1)), r#"{"type":"unsubscribed","id":2,"count":1}"#);
-        let answer =
-            Resumed { id: 3, how: "replay", from: Position::new(91824), conflate_ms: 10, count: 2, unknown: &["FOO"] };
+        let answer = Resumed {
+            id: 3,
+            how: "replay",
+            from: Position::new(91824),
+            conflate_ms: 10,
+            count: 2,
+            unknown: &["FOO"],
+            ..Resumed::default()
+        };
         let resumed = text(|out| resumed(out, &answer));
         let wanted =
             r#"{"type":"resumed","id":3,"how":"replay","from":91824,"conflate_ms":10,"count":2,"unknown":["FOO"]}"#;

@@ -1,4 +1,4 @@
-//! Requests of subscribers: subscribe, unsubscribe, resume, ping.
+//! Requests of subscribers: subscribe, unsubscribe, resume, ping, auth.
 
 use std::fmt::Display;
 
@@ -16,6 +16,31 @@ pub struct RequestLimits {
     pub symbols_max: usize,
     /// Bytes of one name or pattern.
     pub symbol_bytes_max: usize,
+}
+
+/// A text that is not shown: the token of a client.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Bytes of the longest token that a request may have.
+    pub const BYTES_MAX: usize = 8192;
+
+    /// A secret with this text.
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// The text.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Secret(…)")
+    }
 }
 
 /// A well-formed request; its `id` goes into the reply.
@@ -61,15 +86,24 @@ pub enum Request {
         /// Chosen by the client.
         id: u64,
     },
+    /// Authenticates the connection.
+    Auth {
+        /// Chosen by the client.
+        id: u64,
+        /// A token, or an API key.
+        token: Secret,
+    },
 }
 
 impl Request {
     /// The id that the reply carries.
     pub fn id(&self) -> u64 {
         match self {
-            Self::Subscribe { id, .. } | Self::Unsubscribe { id, .. } | Self::Resume { id, .. } | Self::Ping { id } => {
-                *id
-            }
+            Self::Subscribe { id, .. }
+            | Self::Unsubscribe { id, .. }
+            | Self::Resume { id, .. }
+            | Self::Ping { id }
+            | Self::Auth { id, .. } => *id,
         }
     }
 }
@@ -85,7 +119,7 @@ pub fn parse_request(text: &mut [u8], limits: &RequestLimits) -> Result<Request,
     })
 }
 
-const OPS: &str = "subscribe, unsubscribe, resume or ping";
+const OPS: &str = "subscribe, unsubscribe, resume, ping or auth";
 const CHANNELS: &str = "quote, trade, ticker, book or raw";
 
 /// The keys that a request can have.
@@ -98,13 +132,14 @@ struct Fields<'tape, 'text> {
     snapshot: Field<'tape, 'text>,
     epoch: Field<'tape, 'text>,
     position: Field<'tape, 'text>,
+    token: Field<'tape, 'text>,
 }
 
 impl<'tape, 'text> Fields<'tape, 'text> {
     fn of(object: &Object<'tape, 'text>) -> Self {
-        let keys = ["op", "id", "channels", "symbols", "conflate_ms", "snapshot", "epoch", "position"];
-        let [op, id, channels, symbols, conflate_ms, snapshot, epoch, position] = field::collect(object, keys);
-        Self { op, id, channels, symbols, conflate_ms, snapshot, epoch, position }
+        let keys = ["op", "id", "channels", "symbols", "conflate_ms", "snapshot", "epoch", "position", "token"];
+        let [op, id, channels, symbols, conflate_ms, snapshot, epoch, position, token] = field::collect(object, keys);
+        Self { op, id, channels, symbols, conflate_ms, snapshot, epoch, position, token }
     }
 
     fn request(&self, limits: &RequestLimits) -> Result<Request, RequestError> {
@@ -113,6 +148,7 @@ impl<'tape, 'text> Fields<'tape, 'text> {
             "unsubscribe" => self.unsubscribe(limits),
             "resume" => self.resume(limits),
             "ping" => Ok(Request::Ping { id: self.id()? }),
+            "auth" => Ok(Request::Auth { id: self.id()?, token: self.secret()? }),
             other => Err(bad("op", format_args!("unknown op {}: expected {OPS}", field::quote(other)))),
         }
     }
@@ -150,6 +186,18 @@ impl<'tape, 'text> Fields<'tape, 'text> {
             epoch: field::unsigned("epoch", self.epoch, u32::MAX.into())? as u32,
             position: field::unsigned("position", self.position, u64::MAX)?.into(),
         })
+    }
+
+    /// The token of an auth. No message repeats it.
+    fn secret(&self) -> Result<Secret, RequestError> {
+        let text = self.token.as_ref().and_then(ValueAsScalar::as_str);
+        let text = text.ok_or_else(|| bad("token", "not a text: expected a token as a string"))?;
+        let max = Secret::BYTES_MAX;
+        match text.len() {
+            0 => Err(bad("token", "empty: expected a token")),
+            bytes if bytes > max => Err(over_limit("token", format_args!("{bytes} bytes: expected at most {max}"))),
+            _ => Ok(Secret::new(text)),
+        }
     }
 
     fn channels(&self) -> Result<ChannelSet, RequestError> {

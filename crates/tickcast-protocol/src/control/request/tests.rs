@@ -102,7 +102,7 @@ fn subscription(replaced: &str, with: &str) -> String {
 #[test]
 fn refusal_names_field_value_and_expectation() {
     let whole = "expected a whole number from 0 to 18446744073709551615";
-    let ops = "expected subscribe, unsubscribe, resume or ping";
+    let ops = "expected subscribe, unsubscribe, resume, ping or auth";
     let channels = "expected quote, trade, ticker, book or raw";
     let symbols = "expected a list of names and patterns such as \"ETH-*\"";
     for (key, given, message) in [
@@ -207,7 +207,10 @@ fn long_symbol_is_refused_and_cut_at_a_character() {
 #[test]
 fn control_characters_are_escaped_in_errors() {
     let error = refused(&subscription("op", r#""\u001b[2J\u0000\n""#));
-    assert_eq!(error.message, "op: unknown op \"\\u{1b}[2J\\0\\n\": expected subscribe, unsubscribe, resume or ping");
+    assert_eq!(
+        error.message,
+        "op: unknown op \"\\u{1b}[2J\\0\\n\": expected subscribe, unsubscribe, resume, ping or auth"
+    );
 }
 
 #[test]

@@ -1,0 +1,142 @@
+//! Auth requests: a client says who it is, or brings the next token before the last one expires.
+//!
+//! The shard verifies no token. A client's token is handed out ([`Shard::take_auth_request`]), and the client's next
+//! requests wait until the answer is there. A client whose rights have changed keeps the items that it may still have, and
+//! the others are dropped, in portions like any change of its set.
+//!
+//! [`Shard::take_auth_request`]: super::super::Shard::take_auth_request
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::super::backlog::InitialValue;
+use super::super::client_context::ClientContext;
+use super::super::credentials::{AuthRefusal, AuthRequest, expires_in_s};
+use super::super::operations::{Kind, NewIdentity, Operation, Stage};
+use super::super::reselect::Reselecting;
+use super::super::subscription_index::{Key, Target};
+use crate::identity::{Kind as CredentialKind, Principal};
+use crate::io::{Io, SlotId};
+use crate::stats::Counter;
+use tickcast_protocol::ConflationInterval;
+use tickcast_protocol::control::{ChannelSet, RequestError, Secret, reply};
+use tickcast_protocol::ws::CloseCode;
+
+/// Units of work of a token: what its verification takes.
+const VERIFY_UNITS: u64 = 1000;
+
+impl<I: Io> ClientContext<'_, I> {
+    /// Has the token of a client verified. Its next requests wait for the answer.
+    pub(in crate::shard) fn begin_auth(&mut self, slot_id: SlotId, id: u64, token: Secret) {
+        self.spend(slot_id, VERIFY_UNITS);
+        self.credentials.push(AuthRequest { slot_id, token });
+        if let Some(client) = self.connections.get_mut(slot_id) {
+            client.waits = true;
+        }
+        let (channels, interval) = (ChannelSet::default(), ConflationInterval::IMMEDIATE);
+        let operation = Operation { kind: Kind::Auth, id, channels, interval, stage: Stage::Verify };
+        self.operations.park(slot_id, operation);
+    }
+
+    /// Goes on with a client whose token was verified.
+    pub(in crate::shard) fn authenticated(&mut self, slot_id: SlotId, outcome: Result<Arc<Principal>, AuthRefusal>) {
+        let Some((mut operation, input)) = self.operations.remove(slot_id) else { return };
+        let is_done = match outcome {
+            Err(AuthRefusal { code, message }) => {
+                self.answer_error(slot_id, &RequestError { id: Some(operation.id), code, message });
+                true
+            }
+            Ok(principal) => self.identify(slot_id, &mut operation, principal),
+        };
+        if is_done {
+            self.resume_input(slot_id, input);
+        } else {
+            self.operations.push(slot_id, operation, input);
+        }
+    }
+
+    /// Gives a client its new identity. False if its items have to be compared with its rights in further ticks.
+    fn identify(&mut self, slot_id: SlotId, operation: &mut Operation, principal: Arc<Principal>) -> bool {
+        let Some(client) = self.connections.get(slot_id).filter(|client| client.is_open()) else { return true };
+        if let Some(before) = &client.principal
+            && before.kind != CredentialKind::Anonymous
+            && before.user != principal.user
+        {
+            self.counters.add(Counter::NotEntitledClosed, 1);
+            self.close(slot_id, CloseCode::NOT_ENTITLED, "the token is of another user than the connection");
+            return true;
+        }
+        operation.stage = Stage::Reselect(Reselecting::new(principal));
+        self.advance(slot_id, operation)
+    }
+
+    /// Begins to change the items of a client to those that its new rights allow.
+    pub(in crate::shard) fn begin_reselected(
+        &mut self,
+        slot_id: SlotId,
+        operation: &Operation,
+        reselecting: Reselecting,
+    ) -> Stage {
+        let (principal, changes, dropped) = reselecting.finish(&self.fan_out.index);
+        let Some(client) = self.connections.get(slot_id) else { return Stage::Done };
+        let is_same = client.principal.as_ref().is_some_and(|before| before.rights == principal.rights);
+        let identity = NewIdentity { principal, dropped, has_changed: !is_same };
+        if is_same && changes.is_empty() {
+            self.complete_auth(slot_id, operation.id, identity);
+            return Stage::Done;
+        }
+        let rights = identity.principal.rights.clone();
+        self.begin_change_of_rights(slot_id, operation, &rights, &changes, identity)
+    }
+
+    /// The client has its new identity, and only what that may have.
+    pub(in crate::shard) fn complete_auth(&mut self, slot_id: SlotId, id: u64, identity: NewIdentity) {
+        let NewIdentity { principal, dropped, has_changed } = identity;
+        let Some(client) = self.connections.get_mut(slot_id) else { return };
+        let audience = client.audience;
+        let expires_in_s = expires_in_s(&principal, self.now.wall_ns());
+        client.set_principal(principal.clone());
+        self.counters.add(Counter::Authenticated, 1);
+        let names: Vec<&str> = dropped.iter().map(String::as_str).collect();
+        self.answer(slot_id, |out| reply::authenticated(out, id, &principal.user, expires_in_s, &names));
+        if !dropped.is_empty() && self.fan_out.index.items(audience) == 0 {
+            self.counters.add(Counter::NotEntitledClosed, 1);
+            self.close(slot_id, CloseCode::NOT_ENTITLED, "the token allows nothing of what was subscribed to");
+            return;
+        }
+        // Patterns may cover instruments that the client may see from now on: they begin with their newest values.
+        let keys: Vec<Key> = match has_changed && self.fan_out.index.has_prefixes(audience) {
+            true => self.fan_out.index.keys(audience).filter(|key| matches!(key.target(), Target::Prefix(_))).collect(),
+            false => return,
+        };
+        let Some(backlog) = self.backlog.own_mut(slot_id) else { return };
+        backlog.snapshot = true;
+        backlog.request(keys.into_iter().map(|key| (key, InitialValue::Snapshot)));
+    }
+
+    /// Refuses a request of a client that has not authenticated itself. False if it has.
+    pub(in crate::shard) fn refuse_unknown(&mut self, slot_id: SlotId, id: u64) -> bool {
+        if self.connections.get(slot_id).is_none_or(|client| client.principal.is_some()) {
+            return false;
+        }
+        let message = "not authenticated: expected {\"op\":\"auth\",\"id\":1,\"token\":\"…\"} first".to_owned();
+        self.answer_error(slot_id, &RequestError { id: Some(id), code: "unauthorized", message });
+        true
+    }
+
+    /// Asks about the credentials of some clients, from a slot on. Closes those for which there is a reason.
+    pub(in crate::shard) fn review(
+        &mut self,
+        slots: Range<usize>,
+        mut objection: impl FnMut(&Principal) -> Option<&'static str>,
+    ) {
+        for index in slots {
+            let Some(slot_id) = self.connections.slot_id(index) else { continue };
+            let principal = self.connections.get(slot_id).filter(|client| client.is_open());
+            if let Some(reason) = principal.and_then(|client| client.principal.as_deref()).and_then(&mut objection) {
+                self.counters.add(Counter::CredentialsClosed, 1);
+                self.close(slot_id, CloseCode::CREDENTIALS_EXPIRED, reason);
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The rights of clients, interned: one entry for all audiences whose clients have equal rules, and for each instrument
+//! what they come to.
+//!
+//! A client that sees everything has [`RightsId::OPEN`], and nothing is looked up for it. For others, what the rules come
+//! to for an instrument is decided once: a few instruments a tick for each entry ([`RightsTable::advance`]), and until then
+//! whenever it is asked.
+//!
+//! Memory: a byte an instrument and entry.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use super::instruments::Instruments;
+use crate::identity::{Rights, owner_folder};
+use tickcast_protocol::Channel;
+use tickcast_protocol::control::ChannelSet;
+
+/// The rights of an audience.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RightsId(u32);
+
+impl RightsId {
+    /// Everything.
+    pub const OPEN: Self = Self(0);
+}
+
+#[derive(Debug)]
+struct Entry {
+    rights: Arc<Rights>,
+    /// Audiences that have it.
+    audiences: u32,
+    /// By instrument, from the first on.
+    channels: Vec<ChannelSet>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct RightsTable {
+    /// Of an id, less one.
+    entries: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    by_rights: HashMap<Arc<Rights>, RightsId, RandomState>,
+}
+
+impl RightsTable {
+    /// How many entries there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_rights.len()
+    }
+
+    /// The id of these rights. It is kept once an audience has it, see [`Self::retain`].
+    pub(super) fn intern(&mut self, rights: &Arc<Rights>) -> RightsId {
+        if rights.is_open() {
+            return RightsId::OPEN;
+        }
+        if let Some(id) = self.by_rights.get(rights) {
+            return *id;
+        }
+        let entry = Some(Entry { rights: rights.clone(), audiences: 0, channels: Vec::new() });
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.entries[index as usize] = entry;
+                index
+            }
+            None => {
+                self.entries.push(entry);
+                self.entries.len() as u32 - 1
+            }
+        };
+        let id = RightsId(index + 1);
+        self.by_rights.insert(rights.clone(), id);
+        id
+    }
+
+    /// Notes that an audience has these rights.
+    pub(super) fn retain(&mut self, id: RightsId) {
+        if let Some(entry) = self.entry_mut(id) {
+            entry.audiences += 1;
+        }
+    }
+
+    /// Notes that an audience has them no more.
+    pub(super) fn release(&mut self, id: RightsId) {
+        if let Some(entry) = self.entry_mut(id) {
+            entry.audiences -= 1;
+        }
+        self.remove_unused(id);
+    }
+
+    /// Removes an entry that no audience has.
+    pub(super) fn remove_unused(&mut self, id: RightsId) {
+        if self.entry(id).is_some_and(|entry| entry.audiences == 0)
+            && let Some(index) = id.0.checked_sub(1)
+            && let Some(entry) = self.entries[index as usize].take()
+        {
+            self.by_rights.remove(&entry.rights);
+            self.free.push(index);
+        }
+    }
+
+    /// The channels of an instrument that are allowed to those who name a pattern that covers it.
+    pub(super) fn channels(&self, id: RightsId, instruments: &Instruments, instrument: u32) -> ChannelSet {
+        let Some(entry) = self.entry(id) else { return ChannelSet::ALL };
+        match entry.channels.get(instrument as usize - 1) {
+            Some(channels) => *channels,
+            None => evaluate(&entry.rights, &instruments.row(instrument).symbol),
+        }
+    }
+
+    /// Decides about some instruments for each entry, at most as many as the budget has. False if all is decided.
+    pub(super) fn advance(&mut self, instruments: &Instruments, budget: &mut usize) -> bool {
+        let mut has_worked = false;
+        for entry in self.entries.iter_mut().flatten() {
+            while *budget > 0 && entry.channels.len() < instruments.len() {
+                let symbol = &instruments.row(entry.channels.len() as u32 + 1).symbol;
+                entry.channels.push(evaluate(&entry.rights, symbol));
+                *budget = budget.saturating_sub(UNITS);
+                has_worked = true;
+            }
+        }
+        has_worked
+    }
+
+    fn entry(&self, id: RightsId) -> Option<&Entry> {
+        self.entries.get((id.0 as usize).checked_sub(1)?)?.as_ref()
+    }
+
+    fn entry_mut(&mut self, id: RightsId) -> Option<&mut Entry> {
+        self.entries.get_mut((id.0 as usize).checked_sub(1)?)?.as_mut()
+    }
+}
+
+/// Units of work to decide about an instrument.
+const UNITS: usize = 4;
+
+/// Private symbols are their user's, whose patterns alone cover them: only rules that deny count.
+fn evaluate(rights: &Rights, symbol: &str) -> ChannelSet {
+    match owner_folder(symbol) {
+        None => rights.served_channels(symbol),
+        Some(_) => Channel::ALL.into_iter().filter(|channel| !rights.denies(symbol, false, *channel)).collect(),
+    }
+}
