@@ -1,5 +1,7 @@
 //! A simulated client: libraries read its stream, the oracle checks it, and the seed decides what it requests.
 
+use std::rc::Rc;
+
 use tickcast::shard::{Encoding, Format};
 use tickcast_protocol::control::{self, ChannelSet, Pattern, Request, RequestLimits};
 use tickcast_protocol::ws::{Opcode, push_masked_frame};
@@ -12,6 +14,7 @@ use crate::network::ByteRate;
 use crate::node::{SLOW_CLOSE_MS, settings};
 use crate::oracle::{Ask, Oracle, Resume, Truth};
 use crate::plan::Plan;
+use crate::rights::Entitled;
 use crate::secured::Peer;
 use crate::slow_clients::Pending;
 use crate::stream::{Stream, StreamItem};
@@ -55,6 +58,8 @@ pub struct Client {
     pub conn: usize,
     /// Its format, and the window of the compression that it negotiated.
     pub encoding: Encoding,
+    /// Whose connection it is.
+    pub user: u32,
     pub oracle: Oracle,
     opened_ns: u64,
     pub reading: Reading,
@@ -86,13 +91,20 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(node: usize, conn: usize, encoding: Encoding, opened_ns: u64) -> Self {
-        let mut oracle = Oracle::default();
+    pub fn new(
+        node: usize,
+        conn: usize,
+        encoding: Encoding,
+        opened_ns: u64,
+        (user, entitled): (u32, Rc<Entitled>),
+    ) -> Self {
+        let mut oracle = Oracle::new(entitled);
         oracle.sides_apart = encoding.format != Format::Binary;
         Self {
             node,
             conn,
             encoding,
+            user,
             oracle,
             opened_ns,
             reading: Reading::Always,
@@ -191,6 +203,7 @@ impl Client {
                 StreamItem::Ping => self.oracle.seen.pings += 1,
                 StreamItem::Close(code, reason) => {
                     assert!(self.deserves.contains(&code), "{code} {reason}, deserved {:?}", self.deserves);
+                    assert!(code != 4003 || self.oracle.items() == 0, "closed although it has rights: {reason}");
                     self.oracle.seen.slow_told += u64::from(code == 4002);
                     self.closed_with = Some(code);
                 }
@@ -262,6 +275,16 @@ impl Client {
         };
         self.oracle.asked.insert(id, ask);
         text
+    }
+
+    /// An auth for other rights, or the same; or one with a token that is refused.
+    pub fn authenticate(&mut self, rights: usize, entitled: Option<Rc<Entitled>>) -> String {
+        let id = self.id();
+        let token = entitled.as_ref().map_or_else(|| "wrong".to_owned(), |_| format!("{} {rights}", self.user));
+        self.oracle.asked.insert(id, entitled.map_or(Ask::Bad, Ask::Auth));
+        // Nothing may be left of what it has.
+        self.deserves.push(4003);
+        control::auth_text(id, &token)
     }
 
     /// The request for a wish.

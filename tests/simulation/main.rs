@@ -16,6 +16,7 @@ mod node;
 mod oracle;
 mod plan;
 mod planted_bug;
+mod rights;
 mod secured;
 mod served;
 mod slow_clients;
@@ -130,6 +131,9 @@ seen! {
     tails: "Ticks after which sealed bytes were kept for a client.",
     closed_by_notice: "Secured connections that the server has ended with close_notify.",
     no_records: "Bytes sent that are no record of TLS.",
+    authenticated: "Clients that got other rights, or the same again, while they were connected.",
+    dropped: "Names and patterns that they lost with that.",
+    revoked: "Clients of users that were revoked.",
     counted: "Shards whose counters were compared with what was read.",
 }
 

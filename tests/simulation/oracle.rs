@@ -3,7 +3,7 @@
 mod bytes;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
@@ -12,11 +12,12 @@ use tickcast::ring::RingOffset;
 use tickcast_protocol::control::{ChannelSet, Pattern, Reply};
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{self, Gap, RecordHeader, flags};
-use tickcast_protocol::{Channel, ConflationInterval, FeedState, GapReason, RecordKind};
+use tickcast_protocol::{Channel, ConflationInterval, FeedState, GapReason, Instrument, RecordKind};
 
 use self::bytes::check_bytes;
 use crate::client::{Wish, false_token};
 use crate::feed::{History, Levels, Value};
+use crate::rights::Entitled;
 use crate::served::Served;
 use crate::{Dice, Seen};
 
@@ -50,6 +51,8 @@ pub enum Ask {
     },
     Ping,
     Bad,
+    /// The client has these rights from the answer on.
+    Auth(Rc<Entitled>),
 }
 
 /// A token, and what the client had when it got it, if known.
@@ -86,9 +89,12 @@ struct Track {
     period: u64,
 }
 
-#[derive(Default)]
 pub struct Oracle {
     pub asked: HashMap<u64, Ask>,
+    /// What the client may see.
+    pub entitled: Rc<Entitled>,
+    /// Items that the client has had at any time.
+    had_items: HashSet<(Pattern, Channel)>,
     /// Frames without an id that have to be answered with an error.
     pub nonsense: u32,
     items: BTreeMap<(Pattern, Channel), ConflationInterval>,
@@ -122,7 +128,37 @@ pub struct Oracle {
 }
 
 impl Oracle {
+    pub fn new(entitled: Rc<Entitled>) -> Self {
+        Self {
+            asked: HashMap::new(),
+            entitled,
+            had_items: HashSet::new(),
+            nonsense: 0,
+            items: BTreeMap::new(),
+            interest: 0,
+            tracks: BTreeMap::new(),
+            defined: HashSet::new(),
+            states: HashMap::new(),
+            position: 0,
+            reached: 0,
+            replayed: 0,
+            welcomed: false,
+            has_subscribed: false,
+            awaits_caught_up: false,
+            replaying: None,
+            disturbed_ns: Vec::new(),
+            was_cut: false,
+            packets_at_ns: 0,
+            sides_apart: false,
+            seen: Seen::default(),
+        }
+    }
+
+    /// The interval at which the client is to get a channel of a symbol, if it is.
     fn interval(&self, symbol: &str, channel: Channel) -> Option<ConflationInterval> {
+        if !self.entitled.may(symbol, channel) {
+            return None;
+        }
         let exact = self.items.get(&(Pattern::Exact(symbol.to_owned()), channel));
         exact.copied().or_else(|| {
             let covers = |(pattern, of): &&(Pattern, Channel)| *of == channel && pattern.matches(symbol);
@@ -133,6 +169,7 @@ impl Oracle {
 
     fn note_interest(&mut self) {
         let mut hasher = DefaultHasher::new();
+        self.entitled.number.hash(&mut hasher);
         for ((pattern, channel), interval) in &self.items {
             (pattern.to_string(), *channel as u8, interval.index()).hash(&mut hasher);
         }
@@ -189,17 +226,27 @@ impl Oracle {
                 assert!(epoch == 1 && !self.welcomed, "one welcome");
                 self.welcomed = true;
             }
-            Reply::Subscribed { id, conflate_ms, .. } => {
+            Reply::Subscribed { id, conflate_ms, denied, .. } => {
                 let Some(Ask::Subscribe { channels, symbols, interval, snapshot, resume: None }) =
                     self.asked.remove(&id)
                 else {
                     panic!("an answer without a subscription: {text}")
                 };
                 assert_eq!(conflate_ms, interval.interval_ms());
+                self.check_denied(channels, &symbols, &denied);
                 self.subscribed(channels, &symbols, interval, snapshot, truth);
             }
-            Reply::Resumed { id, how, from, conflate_ms, .. } => {
+            Reply::Resumed { id, how, from, conflate_ms, denied, .. } => {
+                if let Some(Ask::Subscribe { channels, symbols, .. }) = self.asked.get(&id) {
+                    self.check_denied(*channels, symbols, &denied);
+                }
                 self.resumed(id, &how, (from.get(), conflate_ms), truth);
+            }
+            Reply::Authenticated { id, dropped, .. } => {
+                let Some(Ask::Auth(entitled)) = self.asked.remove(&id) else {
+                    panic!("an answer without an auth: {text}")
+                };
+                self.authenticated(entitled, &dropped, truth);
             }
             Reply::Unsubscribed { id, .. } => {
                 let Some(Ask::Unsubscribe { channels, symbols }) = self.asked.remove(&id) else {
@@ -218,6 +265,59 @@ impl Oracle {
             Reply::Closing { .. } => {}
             other => panic!("an answer without a request: {other:?}"),
         }
+    }
+
+    /// The names and patterns of which the rights give nothing are named.
+    fn check_denied(&self, channels: ChannelSet, symbols: &[Pattern], denied: &[String]) {
+        let gives = |symbol: &&Pattern| channels.iter().any(|channel| self.entitled.gives(symbol, channel));
+        let expected: Vec<String> = symbols.iter().filter(|symbol| !gives(symbol)).map(Pattern::to_string).collect();
+        assert_eq!(denied, expected, "{:?}", self.entitled);
+    }
+
+    /// The client has other rights: items that they do not give are gone, and those that patterns cover begin again.
+    fn authenticated(&mut self, entitled: Rc<Entitled>, dropped: &[String], truth: &Truth) {
+        let has_changed = self.entitled.number != entitled.number;
+        self.entitled = entitled;
+        self.seen.authenticated += 1;
+        let mut expected = BTreeSet::new();
+        let entitled = self.entitled.clone();
+        self.items.retain(|(pattern, channel), _| {
+            let is_kept = entitled.gives(pattern, *channel);
+            if !is_kept {
+                expected.insert(pattern.to_string());
+            }
+            is_kept
+        });
+        self.seen.dropped += expected.len() as u64;
+        assert_eq!(dropped.iter().cloned().collect::<BTreeSet<_>>(), expected, "{:?}", self.entitled);
+        if !has_changed {
+            return;
+        }
+        let mut tracks = std::mem::take(&mut self.tracks);
+        let instruments = &truth.history.instruments;
+        tracks.retain(|(id, channel), _| self.interval(&instruments[*id as usize - 1].symbol, *channel).is_some());
+        self.tracks = tracks;
+        let patterns = |(pattern, _): &&(Pattern, Channel)| matches!(pattern, Pattern::Prefix(_));
+        let patterns: Vec<_> = self.items.keys().filter(patterns).cloned().collect();
+        self.awaits_caught_up |= !patterns.is_empty();
+        for (pattern, channel) in patterns {
+            for instrument in instruments.iter().filter(|i| pattern.matches(&i.symbol)) {
+                if self.interval(&instrument.symbol, channel).is_some() {
+                    let upper = truth.shard.sequence(instrument.id, channel).get();
+                    let track = || Track { upper, snapshot: true, ..Track::default() };
+                    self.tracks.entry((instrument.id, channel)).or_insert_with(track);
+                }
+            }
+        }
+        self.note_interest();
+    }
+
+    /// True if a client with no other rights than these may know that there is this instrument.
+    fn may_know(&self, id: u32, truth: &Truth) -> bool {
+        let symbol = &truth.history.instruments[id as usize - 1].symbol;
+        let covers =
+            |(pattern, channel): &(Pattern, Channel)| pattern.matches(symbol) && self.entitled.may(symbol, *channel);
+        self.had_items.iter().any(covers)
     }
 
     /// The answer to a resume; or a second one, if the history was overwritten while it was sent.
@@ -268,9 +368,11 @@ impl Oracle {
             self.states.remove(&0);
         }
         for symbol in symbols {
-            for channel in channels.iter() {
+            for channel in channels.iter().filter(|channel| self.entitled.clone().gives(symbol, *channel)) {
                 let old = self.items.insert((symbol.clone(), channel), interval);
-                for instrument in truth.history.instruments.iter().filter(|i| symbol.matches(&i.symbol)) {
+                self.had_items.insert((symbol.clone(), channel));
+                let may = |i: &&Instrument| symbol.matches(&i.symbol) && self.entitled.clone().may(&i.symbol, channel);
+                for instrument in truth.history.instruments.iter().filter(may) {
                     let upper = truth.shard.sequence(instrument.id, channel).get();
                     let track = self.tracks.entry((instrument.id, channel)).or_insert_with(|| {
                         new.push((instrument.id, channel));
@@ -392,6 +494,11 @@ impl Oracle {
         match kind {
             RecordKind::Definition => {
                 let instrument = record::read_definition(bytes).expect("a whole definition");
+                assert!(
+                    self.may_know(header.instrument, truth),
+                    "it may not know of {instrument:?}: {:?}",
+                    self.entitled
+                );
                 assert_eq!(instrument, truth.history.instruments[header.instrument as usize - 1]);
                 self.defined.insert(header.instrument);
                 // A state other than live comes after the definition.
@@ -400,6 +507,8 @@ impl Oracle {
             RecordKind::Heartbeat => self.seen.heartbeats += 1,
             RecordKind::Status => {
                 self.seen.statuses += 1;
+                let is_known = header.instrument == 0 || self.may_know(header.instrument, truth);
+                assert!(is_known, "a state of {} that it may not know: {:?}", header.instrument, self.entitled);
                 self.states.insert(header.instrument, record::read_status(bytes).expect("a whole status"));
             }
             RecordKind::Gap => self.gap(&Gap::read(bytes).expect("a whole gap"), packet, truth),

@@ -69,6 +69,10 @@ pub struct Plan {
     pub crowd: bool,
     /// Clients over TLS, in 1024ths.
     pub secured: u32,
+    /// Different rights that clients have; 0: all see everything.
+    pub rights: u32,
+    /// Users are revoked, per step in 1024ths.
+    pub revocations: u32,
     pub network: Network,
 }
 
@@ -118,6 +122,8 @@ impl Plan {
             interests: 0,
             crowd: false,
             secured: 0,
+            rights: 0,
+            revocations: 0,
             network: Network::default(),
         }
     }
@@ -141,6 +147,7 @@ impl Plan {
         // A handshake takes as long as some hundred steps of a client.
         let secured_max = if clients < 100 { 1024 } else { 100 };
         let secured = if of_tls.chance(512) { of_tls.below(secured_max) } else { 0 };
+        let rights_dice = &mut Dice::new(seed ^ 11 << 32);
         let (burst, slots, interests) = (1 + wild(100), wild(8), wild(9));
         Self {
             faults,
@@ -173,6 +180,8 @@ impl Plan {
             interests: if crowd { interests.clamp(1, 4) } else { interests },
             crowd,
             secured,
+            rights: if rights_dice.chance(512) { 0 } else { 1 + rights_dice.below(6) },
+            revocations: if rights_dice.chance(512) { 0 } else { rights_dice.below(12) },
             network,
         }
     }

@@ -191,6 +191,7 @@ fn message_of(data: &str, id: Option<&str>, retry: Option<u64>, closed: &mut boo
     let reason = message["reason"].as_str().expect("a word");
     let code = match reason {
         "going_away" => 1001,
+        "credentials_expired" => 4001,
         "slow_consumer" => 4002,
         "policy" => 1008,
         other => panic!("reason {other:?}"),

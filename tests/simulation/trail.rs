@@ -26,6 +26,7 @@ pub enum Event {
     Leaves { node: usize, conn: usize, politely: bool },
     Reset { node: usize, conn: usize },
     Asleep { node: usize, ticks: u32 },
+    Revoked { user: u32 },
     Io { node: usize, event: IoEvent },
     Read { node: usize, conn: usize, bytes: usize, hash: u64 },
 }

@@ -1,11 +1,12 @@
 //! The world of one seed: a feed, the sequencer, rings, shards and their clients, stepped at random.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
 
 use tickcast::io::SlotId;
 use tickcast::ring;
 use tickcast::sequencer::Sequencer;
-use tickcast::shard::{Encoding, Format};
+use tickcast::shard::{AuthRefusal, Encoding, Format, Opening};
 use tickcast_protocol::ws::Opcode;
 use tickcast_protocol::ws::deflate::WindowBits;
 
@@ -17,6 +18,7 @@ use crate::network::{ByteRate, LinkShare};
 use crate::node::Node;
 use crate::oracle::Truth;
 use crate::plan::{Network, Plan};
+use crate::rights::{Entitled, USERS};
 use crate::secured::Peer;
 use crate::slow_clients::HISTORY_LAG_NS;
 use crate::stream::HEAD;
@@ -42,6 +44,9 @@ pub struct World {
     symbols: Vec<String>,
     /// The interests of clients, if several have the same.
     pub wishes: Vec<Wish>,
+    /// What clients may see, if not everything.
+    rights: Vec<Rc<Entitled>>,
+    rights_dice: Dice,
     pub resyncing: bool,
     silent: u32,
     pub trail: Trail,
@@ -86,6 +91,8 @@ impl World {
             clients: Vec::new(),
             symbols: Vec::new(),
             wishes: Vec::new(),
+            rights: Entitled::any(plan.rights, &mut Dice::new(seed ^ 12 << 32)),
+            rights_dice: Dice::new(seed ^ 13 << 32),
             resyncing: false,
             silent: 0,
             trail: Trail::default(),
@@ -124,6 +131,7 @@ impl World {
         }
         self.clients_come(step);
         self.everyone_stalls();
+        self.a_user_is_revoked();
         self.clients_act();
         self.tick();
         self.deliver();
@@ -187,6 +195,7 @@ impl World {
 
     pub fn open(&mut self, old: Option<usize>) -> bool {
         let index = self.dice.below(self.nodes.len() as u32) as usize;
+        let (user, entitled) = self.identity_of(old);
         let node = &mut self.nodes[index];
         node.shard.io_mut().io_mut().now_ns = self.now_ns;
         let encoding = encoding_of(node.shard.io().io().conns.len());
@@ -195,7 +204,7 @@ impl World {
             return false;
         };
         self.trail.add(Event::Opened { node: index, conn, slot: slot_id.index });
-        let mut client = Client::new(index, conn, encoding, self.now_ns);
+        let mut client = Client::new(index, conn, encoding, self.now_ns, (user, entitled.clone()));
         if self.plan.secured > 0 && self.dice.chance(self.plan.secured) {
             let (peer, session) = Peer::connect(conn);
             client.peer = Some(peer);
@@ -231,8 +240,10 @@ impl World {
             input.extend(client.framed(&text, &mut self.dice));
             self.trail.add(Event::Asked { node: index, conn, text });
         }
+        let principal = Some(entitled.principal(user));
+        let node = &mut self.nodes[index];
         node.served.see(self.now_ns);
-        node.shard.open_as(slot_id, encoding, &[], &input, self.now_ns);
+        node.shard.open_with(slot_id, Opening { encoding, principal, upgrade: &[], input: &input }, self.now_ns);
         node.poke();
         self.clients.push(client);
         true
@@ -248,9 +259,76 @@ impl World {
         self.trail.add(Event::Asked { node: client.node, conn: client.conn, text });
         let node = &mut self.nodes[client.node];
         node.served.see(self.now_ns);
-        node.shard.open_events(slot_id, HEAD, request, self.now_ns);
+        let principal = client.oracle.entitled.principal(client.user);
+        node.shard.open_events_with(slot_id, principal, HEAD, request, self.now_ns);
         node.poke();
         self.clients.push(client);
+    }
+
+    /// Who a new client is, and what it may see; mostly the same as the one that it replaces.
+    fn identity_of(&mut self, old: Option<usize>) -> (u32, Rc<Entitled>) {
+        if self.rights.is_empty() {
+            return (0, Entitled::to_everything());
+        }
+        if let Some(old) = old.filter(|_| self.rights_dice.chance(768)) {
+            let client = &self.clients[old];
+            return (client.user, client.oracle.entitled.clone());
+        }
+        let rights = self.rights_dice.below(self.rights.len() as u32) as usize;
+        (self.rights_dice.below(USERS), self.rights[rights].clone())
+    }
+
+    /// All that a user has is revoked: its clients on all shards are closed at once.
+    fn a_user_is_revoked(&mut self) {
+        if self.rights.is_empty() || !self.rights_dice.chance(self.plan.revocations) {
+            return;
+        }
+        let user = self.rights_dice.below(USERS);
+        let name = format!("u{user}");
+        for node in &mut self.nodes {
+            node.served.see(self.now_ns);
+            let mut from = Some(0);
+            while let Some(slot) = from {
+                from =
+                    node.shard.review(slot, self.now_ns, |principal| (*principal.user == *name).then_some("revoked"));
+            }
+            node.poke();
+        }
+        for client in self.clients.iter_mut().filter(|client| !client.over && client.user == user) {
+            client.deserves.push(4001);
+            client.leaving = true;
+            self.seen.revoked += 1;
+        }
+        self.trail.add(Event::Revoked { user });
+    }
+
+    /// A client sends another token.
+    fn authenticate(&mut self, at: usize) {
+        let rights = self.rights_dice.below(self.rights.len() as u32) as usize;
+        let entitled = (!self.rights_dice.chance(100)).then(|| self.rights[rights].clone());
+        let client = &mut self.clients[at];
+        let text = client.authenticate(rights, entitled);
+        let bytes = client.framed(&text, &mut self.dice);
+        let bytes = client.sealed(bytes);
+        self.nodes[client.node].shard.io_mut().io_mut().write(client.conn, &bytes);
+        self.trail.add(Event::Asked { node: client.node, conn: client.conn, text });
+    }
+
+    /// The tokens that a shard has handed out are answered, mostly.
+    fn answer_tokens(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        while self.rights_dice.chance(700)
+            && let Some(request) = node.shard.take_auth_request()
+        {
+            let of_token = |(user, rights): (&str, &str)| Some((user.parse().ok()?, rights.parse::<usize>().ok()?));
+            let outcome = match request.token.reveal().split_once(' ').and_then(of_token) {
+                Some((user, rights)) => Ok(self.rights[rights].principal(user)),
+                None => Err(AuthRefusal { code: "unauthorized", message: "token: not valid".to_owned() }),
+            };
+            node.served.see(self.now_ns);
+            node.shard.authenticated(request.slot_id, outcome, self.now_ns);
+            node.poke();
+        }
     }
 
     /// All clients stop reading for a while: a burst, a proxy that stalls, a host that is paused.
@@ -279,6 +357,9 @@ impl World {
                 for _ in 0..1 + self.dice.below(storm) {
                     self.ask(at);
                 }
+            }
+            if is_websocket && !self.rights.is_empty() && self.rights_dice.chance(self.plan.requests / 3) {
+                self.authenticate(at);
             }
             let (dice, client) = (&mut self.dice, &mut self.clients[at]);
             let (node, conn) = (client.node, client.conn);
@@ -367,6 +448,9 @@ impl World {
             let has_ticked = node.tick(self.now_ns, self.plan.lazy, &mut self.sequencer);
             for event in node.shard.io_mut().io_mut().events.drain(..) {
                 self.trail.add(Event::Io { node: index, event });
+            }
+            if !self.rights.is_empty() {
+                self.answer_tokens(index);
             }
             if has_ticked {
                 self.same_interest_same_bytes(index);

@@ -72,7 +72,10 @@ fn equal_rules_are_equal_rights_in_whatever_order_and_number() {
 const TEXTS: [&str; 12] = ["*", "A", "A*", "AB", "AB*", "ABC", "B*", "B", "BA*", "user/A/x", "user/*", "€*"];
 const SYMBOLS: [&str; 10] = ["A", "AB", "ABC", "ABCD", "B", "BA", "BAB", "C", "user/A/x", "€x"];
 
-fn rules() -> impl Strategy<Value = Vec<(usize, bool, Option<(u32, u64)>)>> {
+/// The index of a text; whether the rule is for trades as well; delay and interval, if it allows.
+type Given = (usize, bool, Option<(u32, u64)>);
+
+fn rules() -> impl Strategy<Value = Vec<Given>> {
     let terms =
         proptest::option::of((prop_oneof![Just(0u32), Just(900)], prop_oneof![Just(0u64), Just(100), Just(1000)]));
     proptest::collection::vec((0..TEXTS.len(), any::<bool>(), terms), 0..8)
@@ -84,7 +87,7 @@ proptest! {
     /// The rules one by one against the sorted table; and the extent of a prefix against all symbols below it.
     #[test]
     fn grants_and_extents_agree_with_each_rule_alone(given in rules()) {
-        let make = |(text, has_trades, terms): &(usize, bool, Option<(u32, u64)>)| {
+        let make = |(text, has_trades, terms): &Given| {
             let channels: &[Channel] = if *has_trades { &[Channel::Quote, Channel::Trade] } else { QUOTE };
             let terms = terms.map(|(delay_s, ms)| Terms { delay_s, ..at(ms).unwrap() });
             rule(TEXTS[*text], channels, terms)
@@ -92,7 +95,7 @@ proptest! {
         let rights = Rights::new(given.iter().map(make).collect());
         for channel in [Channel::Quote, Channel::Trade] {
             let naive = |symbol: &str| {
-                let covers = |(text, has_trades, _): &&(usize, bool, Option<(u32, u64)>)| {
+                let covers = |(text, has_trades, _): &&Given| {
                     Pattern::parse(TEXTS[*text]).unwrap().matches(symbol) && (*has_trades || channel == Channel::Quote)
                 };
                 let covering: Vec<_> = given.iter().filter(covers).map(|(.., terms)| *terms).collect();

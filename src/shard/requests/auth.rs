@@ -29,6 +29,8 @@ impl<I: Io> ClientContext<'_, I> {
     /// Has the token of a client verified. Its next requests wait for the answer.
     pub(in crate::shard) fn begin_auth(&mut self, slot_id: SlotId, id: u64, token: Secret) {
         self.spend(slot_id, VERIFY_UNITS);
+        // The other requests of the tick wait: a token takes as much time as they may have together.
+        self.operations.units = self.operations.units.saturating_sub(VERIFY_UNITS as usize);
         self.credentials.push(AuthRequest { slot_id, token });
         if let Some(client) = self.connections.get_mut(slot_id) {
             client.waits = true;

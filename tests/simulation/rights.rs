@@ -1,0 +1,106 @@
+//! What clients may see, as plain rules: an own reading of them, and the server's rights that are made of them.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tickcast::identity::{Kind, Principal, Rights, Rule, Terms};
+use tickcast_protocol::Channel;
+use tickcast_protocol::control::{ChannelSet, Pattern};
+
+use crate::Dice;
+use crate::feed::name_of;
+
+/// Users that there are.
+pub const USERS: u32 = 4;
+
+/// The rules of some clients. No rules at all: they see everything.
+#[derive(Debug)]
+pub struct Entitled {
+    /// Equal for equal rules.
+    pub number: usize,
+    rules: Option<Vec<(Pattern, ChannelSet, bool)>>,
+}
+
+impl Entitled {
+    pub fn to_everything() -> Rc<Self> {
+        Rc::new(Self { number: 0, rules: None })
+    }
+
+    /// So many different ones, at most.
+    pub fn any(count: u32, dice: &mut Dice) -> Vec<Rc<Self>> {
+        let mut made: Vec<Rc<Self>> = Vec::new();
+        for _ in 0..count {
+            let rules = (0..1 + dice.below(5)).map(|_| any_rule(dice)).collect();
+            let mut entitled = Self { number: made.len() + 1, rules: Some(rules) };
+            if let Some(same) = made.iter().find(|same| same.rights() == entitled.rights()) {
+                entitled.number = same.number;
+            }
+            made.push(Rc::new(entitled));
+        }
+        made
+    }
+
+    /// The server's rights of the same rules.
+    fn rights(&self) -> Rights {
+        let Some(rules) = &self.rules else { return Rights::open() };
+        let rule = |(pattern, channels, allows): &(Pattern, ChannelSet, bool)| {
+            Rule::new(pattern.clone(), *channels, allows.then(Terms::default))
+        };
+        Rights::new(rules.iter().map(rule).collect())
+    }
+
+    pub fn principal(&self, user: u32) -> Arc<Principal> {
+        Arc::new(Principal::new(Kind::Token, &format!("u{user}"), Arc::new(self.rights())))
+    }
+
+    /// True if a channel of a symbol may be seen.
+    pub fn may(&self, symbol: &str, channel: Channel) -> bool {
+        let Some(rules) = &self.rules else { return true };
+        let covers = |(pattern, channels, _): &&(Pattern, ChannelSet, bool)| {
+            channels.contains(channel) && pattern.matches(symbol)
+        };
+        let mut covering = rules.iter().filter(covers).map(|(.., allows)| *allows).peekable();
+        covering.peek().is_some() && covering.all(|allows| allows)
+    }
+
+    /// True if a subscription is kept: a name that may be seen, or a pattern of which something might be.
+    pub fn gives(&self, pattern: &Pattern, channel: Channel) -> bool {
+        let (prefix, rules) = match (pattern, &self.rules) {
+            (Pattern::Exact(name), _) => return self.may(name, channel),
+            (_, None) => return true,
+            (Pattern::Prefix(prefix), Some(rules)) => (prefix.as_str(), rules),
+        };
+        let of = |allows: bool| {
+            rules.iter().filter(move |(_, channels, of)| *of == allows && channels.contains(channel)).map(|(p, ..)| p)
+        };
+        // The part of the pattern that a rule is about.
+        let part = |rule: &Pattern| match rule {
+            Pattern::Exact(name) => name.starts_with(prefix).then(|| rule.clone()),
+            Pattern::Prefix(other) if other.starts_with(prefix) => Some(rule.clone()),
+            Pattern::Prefix(other) => prefix.starts_with(other.as_str()).then(|| pattern.clone()),
+        };
+        of(true).filter_map(part).any(|part| !of(false).any(|denied| covers_all(denied, &part)))
+    }
+}
+
+/// True if a pattern covers all that another one covers.
+fn covers_all(wide: &Pattern, narrow: &Pattern) -> bool {
+    match (wide, narrow) {
+        (Pattern::Exact(one), Pattern::Exact(other)) => one == other,
+        (Pattern::Exact(_), Pattern::Prefix(_)) => false,
+        (Pattern::Prefix(prefix), Pattern::Exact(text) | Pattern::Prefix(text)) => text.starts_with(prefix.as_str()),
+    }
+}
+
+fn any_rule(dice: &mut Dice) -> (Pattern, ChannelSet, bool) {
+    let text = match dice.below(4) {
+        0 => "*".to_owned(),
+        1..3 => ["A*", "A-*", "AB*", "B-*", "B*", "C*"][dice.below(6) as usize].to_owned(),
+        _ => name_of(1 + dice.below(20) as usize, dice),
+    };
+    let channels = match dice.below(3) {
+        0 => ChannelSet::ALL,
+        _ => Channel::ALL.into_iter().filter(|_| dice.chance(512)).collect(),
+    };
+    (Pattern::parse(&text).expect("a pattern"), channels, dice.chance(700))
+}
