@@ -4,7 +4,7 @@
 //! token says chooses among these, and never adds one. So a token that is signed with a public key as the secret of an
 //! HMAC verifies nowhere, and `none` is no algorithm.
 
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, Header};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -167,6 +167,9 @@ fn key_of_pem(pem: &str, allowed: &[Algorithm]) -> Result<Key, String> {
 /// `None` for a key that is not used.
 fn key_of_jwk(jwk: &Jwk, allowed: &[Algorithm]) -> Option<Key> {
     if jwk.common.public_key_use.as_ref().is_some_and(|purpose| *purpose != PublicKeyUse::Signature) {
+        return None;
+    }
+    if jwk.common.key_operations.as_ref().is_some_and(|uses| !uses.contains(&KeyOperations::Verify)) {
         return None;
     }
     let fits: &[Algorithm] = match &jwk.algorithm {

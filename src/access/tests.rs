@@ -222,6 +222,13 @@ fn algorithm_of_the_token_chooses_nothing() {
         let token = encode(&Header::new(Algorithm::HS256), &claims(), &EncodingKey::from_secret(&secret).unwrap());
         assert_eq!(cause(&super::tests::access(vec![both]), &token.unwrap()), Some(Cause::Invalid));
     }
+    // Another algorithm of the same key.
+    let pair = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+    let set = KeySet::of_pem(&pair.public_key_pem(), &[Algorithm::RS256]).unwrap();
+    let key = EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()).unwrap();
+    let token = encode(&Header::new(Algorithm::PS256), &claims(), &key).unwrap();
+    let only_rs256 = super::tests::access(vec![issuer(Algorithm::RS256, KeySource::Fixed(set))]);
+    assert_eq!(cause(&only_rs256, &token), Some(Cause::Invalid));
     let of_other = KeyPair::generate().unwrap();
     let key = EncodingKey::from_ec_pem(of_other.serialize_pem().as_bytes()).unwrap();
     let token = encode(&Header::new(Algorithm::ES256), &claims(), &key).unwrap();
@@ -344,11 +351,12 @@ fn key_set_is_used_for_signatures_of_the_configured_algorithms_only() {
         {"kty": "RSA", "kid": "short", "n": "AQAB", "e": "AQAB", "alg": "RS256"},
         {"kty": "EC", "crv": "P-256", "kid": "alg", "alg": "ES384", "x": "AA", "y": "AA"},
         {"kty": "later", "kid": "later"},
+        {"kty": "EC", "crv": "P-256", "kid": "ops", "key_ops": ["deriveKey"], "x": "AA", "y": "AA"},
         {"kty": "EC", "crv": "P-256", "kid": "used", "use": "sig", "alg": "ES256", "x": "AA", "y": "AA"},
     ]});
     let allowed = [Algorithm::ES256, Algorithm::RS256, Algorithm::HS256];
     let (set, unused) = KeySet::of_jwks(keys.to_string().as_bytes(), &allowed).unwrap();
-    assert_eq!((set.len(), unused), (1, 6));
+    assert_eq!((set.len(), unused), (1, 7));
     for (text, message) in [
         ("{}", "missing field `keys`"),
         ("<html>", "expected {\"keys\":[…]}"),
