@@ -1,5 +1,6 @@
 //! What the configuration says about who may connect, checked.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use jsonwebtoken::Algorithm;
@@ -74,6 +75,26 @@ impl AccessSettings {
     /// The longest life of a token, s: how long a revocation is kept.
     pub fn lifetime_max_s(&self) -> u64 {
         self.issuers.iter().map(|issuer| issuer.lifetime_max_s + issuer.leeway_s).max().unwrap_or(0).max(86_400)
+    }
+}
+
+/// One line for the operator.
+impl fmt::Display for AccessSettings {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_on() {
+            let missing = "there is no [[issuer]], no api_keys_file and no [anonymous]";
+            return write!(out, "all clients see everything: {missing}");
+        }
+        let issuers: Vec<&str> = self.issuers.iter().map(|issuer| issuer.name.as_str()).collect();
+        let issuers = if issuers.is_empty() { "no issuer".to_owned() } else { issuers.join(", ") };
+        let anonymous = if self.anonymous.is_some() { "have rights of their own" } else { "are refused" };
+        write!(
+            out,
+            "tokens of {issuers}; {} API keys; clients without either {anonymous}; {} products, some 60 B a rule, and a byte \
+             an instrument for each set of rights and shard",
+            self.api_keys.len(),
+            self.products.len()
+        )
     }
 }
 

@@ -22,7 +22,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use self::settings::{Finding, State};
 use self::tree::Tree;
-use crate::config::{Config, ConfigError, Layer, Machine};
+use crate::config::{Config, ConfigError, Layer, Machine, access_of};
 use crate::io::uring::{self, SetupError};
 
 /// Arguments of the check, besides the server's own settings.
@@ -170,8 +170,9 @@ impl Survey {
 
 /// `tickcast check`: checks this machine and prints the findings. Returns the exit code.
 pub fn check(args: CheckArgs, layer: Layer, machine: &Machine, out: &mut impl Write) -> Result<u8, ConfigError> {
+    let access = access_of(&layer)?;
     let survey = Survey::here(Needs::wished(layer, machine, args.connections)?);
-    let text = if args.json { report::json(&survey) } else { report::lines(&survey) };
+    let text = if args.json { report::json(&survey) } else { report::lines(&survey) + &format!("access: {access}\n") };
     // Stdout may be closed; the exit code still has the result.
     let _ = out.write_all(text.as_bytes());
     Ok(survey.exit_code())

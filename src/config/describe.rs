@@ -174,31 +174,17 @@ impl Config {
                     self.drain_timeout_ms
                 ),
             ),
-            ("access", self.describe_access()),
+            (
+                "access",
+                format!(
+                    "{}; auth_timeout_ms {}, token_notice_s {}, token_grace_s {}",
+                    self.access, self.shard.auth_timeout_ms, self.shard.token_notice_s, self.shard.token_grace_s
+                ),
+            ),
             ("allow_origin", format!("{} besides the server's own", self.allow_origin)),
             ("allow_host", self.allow_host.to_string()),
             ("echo", if self.enable_echo { "on" } else { "off" }.to_owned()),
         ]
-    }
-
-    fn describe_access(&self) -> String {
-        let access = &self.access;
-        if !access.is_on() {
-            return "all clients see everything: there is no [[issuer]], no api_keys_file and no [anonymous]"
-                .to_owned();
-        }
-        let issuers: Vec<&str> = access.issuers.iter().map(|issuer| issuer.name.as_str()).collect();
-        let issuers = if issuers.is_empty() { "none".to_owned() } else { issuers.join(", ") };
-        let anonymous = if access.anonymous.is_some() { "with rights of their own" } else { "refused" };
-        format!(
-            "tokens of {issuers}; {} API keys; clients without either are {anonymous}; {} products, some 60 B a rule, and \
-             a byte an instrument for each set of rights; auth_timeout_ms {}, token_notice_s {}, token_grace_s {}",
-            access.api_keys.len(),
-            access.products.len(),
-            self.shard.auth_timeout_ms,
-            self.shard.token_notice_s,
-            self.shard.token_grace_s
-        )
     }
 
     fn describe_identities(&self) -> String {

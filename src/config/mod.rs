@@ -164,6 +164,14 @@ pub struct Machine {
     pub descriptors_max: u64,
 }
 
+/// Who may subscribe by these settings, for a check without a server.
+///
+/// # Errors
+/// The setting, its value and what was expected.
+pub fn access_of(layer: &Layer) -> Result<AccessSettings, ConfigError> {
+    access::resolve_access(layer)
+}
+
 impl Config {
     /// Connections that one shard takes.
     pub fn slots_per_shard(&self) -> u32 {

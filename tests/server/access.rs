@@ -523,4 +523,6 @@ fn server_without_access_control_says_so_and_shows_everything() {
     assert!(ids.iter().all(|id| records.iter().any(|record| record.header.instrument == *id)));
     let exit = server.stop(Signal::TERM);
     assert!(exit.stdout.contains("all clients see everything"), "{}", exit.stdout);
+    let checked = Program::run(&["check"]).stdout;
+    assert!(checked.contains("access: all clients see everything: there is no [[issuer]]"), "{checked}");
 }

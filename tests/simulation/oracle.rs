@@ -1,9 +1,10 @@
 //! The checks of one client's stream, record by record.
 
 mod bytes;
+mod rights;
+mod tokens;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
@@ -15,11 +16,10 @@ use tickcast_protocol::record::{self, Gap, RecordHeader, flags};
 use tickcast_protocol::{Channel, ConflationInterval, FeedState, GapReason, Instrument, RecordKind};
 
 use self::bytes::check_bytes;
-use crate::client::{Wish, false_token};
+use crate::Seen;
 use crate::feed::{History, Levels, Value};
 use crate::rights::Entitled;
 use crate::served::Served;
-use crate::{Dice, Seen};
 
 /// What the stream is compared with.
 pub struct Truth<'a> {
@@ -128,32 +128,6 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    pub fn new(entitled: Rc<Entitled>) -> Self {
-        Self {
-            asked: HashMap::new(),
-            entitled,
-            had_items: HashSet::new(),
-            nonsense: 0,
-            items: BTreeMap::new(),
-            interest: 0,
-            tracks: BTreeMap::new(),
-            defined: HashSet::new(),
-            states: HashMap::new(),
-            position: 0,
-            reached: 0,
-            replayed: 0,
-            welcomed: false,
-            has_subscribed: false,
-            awaits_caught_up: false,
-            replaying: None,
-            disturbed_ns: Vec::new(),
-            was_cut: false,
-            packets_at_ns: 0,
-            sides_apart: false,
-            seen: Seen::default(),
-        }
-    }
-
     /// The interval at which the client is to get a channel of a symbol, if it is.
     fn interval(&self, symbol: &str, channel: Channel) -> Option<ConflationInterval> {
         if !self.entitled.may(symbol, channel) {
@@ -184,40 +158,6 @@ impl Oracle {
                 self.tracks.insert((id, channel), Track { snapshot: true, ..Track::default() });
             }
         }
-    }
-
-    /// A token of this stream, one older than its last, or a wrong one.
-    pub fn any_token(&self, dice: &mut Dice) -> Resume {
-        let position = match dice.below(4) {
-            0 => return false_token(dice, self.position),
-            1 => u64::from(dice.below(self.position.min(1 << 30) as u32 + 1)),
-            _ => self.position,
-        };
-        Resume { epoch: 1, position, had: None }
-    }
-
-    /// What the client had of all its subscriptions.
-    pub fn had(&self) -> Option<Rc<HashMap<(u32, Channel), Had>>> {
-        let had = |track: &Track| Had { last: track.last, book: track.book.clone(), interval: track.interval };
-        Some(Rc::new(self.tracks.iter().map(|(key, track)| (*key, had(track))).collect()))
-    }
-
-    /// All subscriptions, by interval and channel, with the last token. The more specific ones come first, as the protocol
-    /// demands.
-    pub fn to_resume(&self) -> Vec<(Wish, Resume)> {
-        let length = |pattern: &Pattern| if let Pattern::Prefix(stem) = pattern { stem.len() } else { usize::MAX };
-        let resume = Resume { epoch: 1, position: self.position, had: self.had() };
-        let mut wishes: BTreeMap<(Reverse<usize>, usize, usize), Wish> = BTreeMap::new();
-        for ((pattern, channel), interval) in &self.items {
-            let key = (Reverse(length(pattern)), interval.index(), *channel as usize);
-            let wish = wishes.entry(key).or_insert_with(|| Wish {
-                channels: [*channel].into_iter().collect(),
-                symbols: Vec::new(),
-                interval: *interval,
-            });
-            wish.symbols.push(pattern.to_string());
-        }
-        wishes.into_values().map(|wish| (wish, resume.clone())).collect()
     }
 
     pub fn text(&mut self, text: &str, truth: &Truth) {
@@ -265,59 +205,6 @@ impl Oracle {
             Reply::Closing { .. } => {}
             other => panic!("an answer without a request: {other:?}"),
         }
-    }
-
-    /// The names and patterns of which the rights give nothing are named.
-    fn check_denied(&self, channels: ChannelSet, symbols: &[Pattern], denied: &[String]) {
-        let gives = |symbol: &&Pattern| channels.iter().any(|channel| self.entitled.gives(symbol, channel));
-        let expected: Vec<String> = symbols.iter().filter(|symbol| !gives(symbol)).map(Pattern::to_string).collect();
-        assert_eq!(denied, expected, "{:?}", self.entitled);
-    }
-
-    /// The client has other rights: items that they do not give are gone, and those that patterns cover begin again.
-    fn authenticated(&mut self, entitled: Rc<Entitled>, dropped: &[String], truth: &Truth) {
-        let has_changed = self.entitled.number != entitled.number;
-        self.entitled = entitled;
-        self.seen.authenticated += 1;
-        let mut expected = BTreeSet::new();
-        let entitled = self.entitled.clone();
-        self.items.retain(|(pattern, channel), _| {
-            let is_kept = entitled.gives(pattern, *channel);
-            if !is_kept {
-                expected.insert(pattern.to_string());
-            }
-            is_kept
-        });
-        self.seen.dropped += expected.len() as u64;
-        assert_eq!(dropped.iter().cloned().collect::<BTreeSet<_>>(), expected, "{:?}", self.entitled);
-        if !has_changed {
-            return;
-        }
-        let mut tracks = std::mem::take(&mut self.tracks);
-        let instruments = &truth.history.instruments;
-        tracks.retain(|(id, channel), _| self.interval(&instruments[*id as usize - 1].symbol, *channel).is_some());
-        self.tracks = tracks;
-        let patterns = |(pattern, _): &&(Pattern, Channel)| matches!(pattern, Pattern::Prefix(_));
-        let patterns: Vec<_> = self.items.keys().filter(patterns).cloned().collect();
-        self.awaits_caught_up |= !patterns.is_empty();
-        for (pattern, channel) in patterns {
-            for instrument in instruments.iter().filter(|i| pattern.matches(&i.symbol)) {
-                if self.interval(&instrument.symbol, channel).is_some() {
-                    let upper = truth.shard.sequence(instrument.id, channel).get();
-                    let track = || Track { upper, snapshot: true, ..Track::default() };
-                    self.tracks.entry((instrument.id, channel)).or_insert_with(track);
-                }
-            }
-        }
-        self.note_interest();
-    }
-
-    /// True if a client with no other rights than these may know that there is this instrument.
-    fn may_know(&self, id: u32, truth: &Truth) -> bool {
-        let symbol = &truth.history.instruments[id as usize - 1].symbol;
-        let covers =
-            |(pattern, channel): &(Pattern, Channel)| pattern.matches(symbol) && self.entitled.may(symbol, *channel);
-        self.had_items.iter().any(covers)
     }
 
     /// The answer to a resume; or a second one, if the history was overwritten while it was sent.
