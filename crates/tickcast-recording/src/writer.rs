@@ -89,6 +89,7 @@ pub struct Writer<W> {
     /// Bytes of packets since the last checkpoint, and in it.
     since_checkpoint: u64,
     checkpoint_bytes: u64,
+    has_packets: bool,
 }
 
 impl<W: Write> Writer<W> {
@@ -101,6 +102,21 @@ impl<W: Write> Writer<W> {
         output.write_all(&VERSION.to_le_bytes())?;
         output.flush()?;
         Self::resume(output, ResumeAt::begin())
+    }
+
+    /// Begins a log that continues the stream of another one: with a checkpoint of the state behind that one's last
+    /// packet, if anything is known. `token` is that of the packet, `time_ns` the present time.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn begin_with(output: W, state: MarketState, token: Token, time_ns: u64) -> io::Result<Self> {
+        let mut writer = Self::create(output)?;
+        (writer.log.token, writer.log.last_ns) = (token, time_ns);
+        if state.instruments() > 0 {
+            writer.state = state;
+            writer.checkpoint()?;
+        }
+        Ok(writer)
     }
 
     /// Continues a log. The output is at the end of its last whole block, and what was behind is cut off.
@@ -120,7 +136,7 @@ impl<W: Write> Writer<W> {
             token: at.token.unwrap_or(Token { epoch: 0, position: Position::ZERO }),
             is_resumable: at.is_resumable,
         };
-        Ok(Self { log, state: at.state, since_checkpoint: 0, checkpoint_bytes: 0 })
+        Ok(Self { log, state: at.state, since_checkpoint: 0, checkpoint_bytes: 0, has_packets: false })
     }
 
     /// Adds a packet. Blocks that are complete are written, and a checkpoint where one is due.
@@ -144,6 +160,7 @@ impl<W: Write> Writer<W> {
         self.log.push(bytes, &header, first_ns, last_ns);
         self.state.apply_packet(bytes);
         self.since_checkpoint += bytes.len() as u64;
+        self.has_packets = true;
         Ok(())
     }
 
@@ -171,6 +188,11 @@ impl<W: Write> Writer<W> {
         self.log.offset
     }
 
+    /// True once a packet was added.
+    pub fn has_packets(&self) -> bool {
+        self.has_packets
+    }
+
     /// The output.
     pub fn output(&mut self) -> &mut W {
         &mut self.log.output
@@ -179,6 +201,11 @@ impl<W: Write> Writer<W> {
     /// The state of the market behind the last packet.
     pub fn state(&self) -> &MarketState {
         &self.state
+    }
+
+    /// Gives up the output after an error, and returns the state.
+    pub fn into_state(self) -> MarketState {
+        self.state
     }
 
     /// Writes the state of the market, in blocks of their own. No packet waits.

@@ -31,7 +31,8 @@ mod recording;
 mod skipped;
 mod tardis;
 mod timeline;
-mod track;
+pub mod track;
+pub mod translation;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

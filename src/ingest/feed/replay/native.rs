@@ -1,22 +1,16 @@
-//! A packet log as a recording. Records are played as they are; ids are those of the replay, and the server numbers and
-//! stamps them anew.
-//!
-//! What is not played: heartbeats, the state of the feed as a whole, releases, and what only repeats what is known, which
-//! are the server's own to make. At another epoch the recorded server was restarted: its instruments are reported stale
-//! until their next record, as what came between is not known.
+//! A packet log as a recording, see [`super::translation`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::recording::OpenError;
 use super::track::{Output, Track};
+use super::translation::Translation;
 use crate::ingest::source::{SourceGap, StreamState};
 use crate::ingest::transport::file::At;
 use tickcast_protocol::packet::{self, PacketHeader};
-use tickcast_protocol::record::{self, Gap, RecordHeader, encode_status, flags};
-use tickcast_protocol::{FeedState, RecordKind, Sequence};
 use tickcast_recording::{Reader, packets, timed_records};
 
 /// Malformed records of a file that are logged one by one.
@@ -36,9 +30,7 @@ pub struct NativeTrack {
     takes_checkpoints: bool,
     /// The time of the newest record that was read; 0 before the first.
     last_ns: u64,
-    epoch: Option<u32>,
-    /// The epoch's id → the replay's own.
-    ids: HashMap<u32, u32>,
+    translation: Translation,
     /// Packets that were read, for the messages about missing ones.
     packets_read: u64,
     malformed: u64,
@@ -80,8 +72,7 @@ impl NativeTrack {
             records: VecDeque::new(),
             takes_checkpoints: false,
             last_ns: 0,
-            epoch: None,
-            ids: HashMap::new(),
+            translation: Translation::default(),
             packets_read: 0,
             malformed: 0,
             gap: None,
@@ -136,52 +127,7 @@ impl NativeTrack {
     }
 
     fn play(&mut self, pending: &Pending, output: &mut Output<'_>) -> Result<(), String> {
-        let record = &self.packets[pending.place.clone()];
-        let Some(header) = RecordHeader::read(record) else { return Ok(()) };
-        if self.epoch.replace(pending.epoch).is_some_and(|before| before != pending.epoch) {
-            for id in std::mem::take(&mut self.ids).into_values() {
-                let header = RecordHeader::of_feed(RecordKind::Status, id, 0);
-                output.put(|batch| encode_status(&header, FeedState::Stale, batch));
-            }
-        }
-        let Some(kind) = header.known_kind() else {
-            output.report.ignored += 1;
-            return Ok(());
-        };
-        match kind {
-            RecordKind::Definition => {
-                let instrument =
-                    record::read_definition(record).ok_or("a Definition that is cut short, or not UTF-8")?;
-                let id = output.define(instrument)?;
-                self.ids.insert(header.instrument, id);
-                return Ok(());
-            }
-            RecordKind::Status if record::read_status(record) == Some(FeedState::Released) => {
-                self.ids.remove(&header.instrument);
-                return Ok(());
-            }
-            RecordKind::Status if header.instrument == 0 => return Ok(()),
-            RecordKind::Gap if header.flags & flags::SNAPSHOT != 0 => return Ok(()),
-            RecordKind::Heartbeat => return Ok(()),
-            _ => {}
-        }
-        record::check(record).map_err(|error| error.to_string())?;
-        if kind == RecordKind::Gap && Gap::read(record).is_none_or(|gap| gap.to_sequence < gap.from_sequence) {
-            return Err("a Gap that ends before it begins".to_owned());
-        }
-        let id = *self.ids.get(&header.instrument).ok_or_else(|| {
-            format!("a record of instrument {}, which no Definition has announced", header.instrument)
-        })?;
-        if kind == RecordKind::Book {
-            output.note_book(id, true);
-        }
-        output.put(|batch| {
-            let start = batch.len();
-            batch.extend_from_slice(record);
-            record::patch_sequenced(&mut batch[start..], id, Sequence::NONE, 0);
-            record::patch_flags(&mut batch[start..], header.flags & !flags::SNAPSHOT);
-        });
-        Ok(())
+        self.translation.play(pending.epoch, &self.packets[pending.place.clone()], output)
     }
 }
 
@@ -190,8 +136,8 @@ impl Track for NativeTrack {
         self.block = from_ns.map_or(0, |from_ns| self.reader.start_for(from_ns));
         self.takes_checkpoints = self.block > 0;
         self.records.clear();
-        self.ids.clear();
-        (self.last_ns, self.epoch, self.gap, self.state) = (0, None, None, StreamState::Live);
+        self.translation = Translation::default();
+        (self.last_ns, self.gap, self.state) = (0, None, StreamState::Live);
         Ok(())
     }
 
