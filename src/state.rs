@@ -9,6 +9,7 @@ use crate::auth::AuthFailures;
 use crate::bars::BarStore;
 use crate::config::Config;
 use crate::heartbeat::Heartbeats;
+use crate::ingest::delay::Spool;
 use crate::ingest::states::{Detail, SourceProblems, SourceRow, Sources};
 use crate::ingest::{Publishers, SequencerHandle};
 use crate::lifecycle::Lifecycle;
@@ -30,13 +31,17 @@ pub struct ServerState {
     pub publishers: Arc<Publishers>,
     /// The feeds.
     pub sources: Arc<Sources>,
-    pub auth_failures: AuthFailures,
+    pub auth_failures: Arc<AuthFailures>,
     /// `None`: there is no listener for TLS.
     pub tls: Option<Arc<TlsServer>>,
     /// Who may subscribe.
     pub access: Arc<Access>,
     /// `None` if `bars_bytes` is 0.
     pub bars: Option<Arc<BarStore>>,
+    /// The delayed markets of a live one.
+    pub delayed: Vec<Arc<ServerState>>,
+    /// Where their records wait.
+    pub spool: Option<Arc<Spool>>,
     pub lifecycle: Arc<Lifecycle>,
     /// Whether the shards run.
     pub heartbeats: Arc<Heartbeats>,
@@ -48,18 +53,46 @@ pub struct ServerState {
 }
 
 impl ServerState {
+    /// The age of the data that is served, s; 0: live.
+    pub fn delay_s(&self) -> u32 {
+        self.config.shard.delay_s
+    }
+
+    /// The time of the market's stamps, by that of the server's.
+    pub fn market_ns(&self, wall_ns: u64) -> u64 {
+        wall_ns.saturating_sub(u64::from(self.delay_s()) * 1_000_000_000)
+    }
+
+    /// The live market, or that with this delay.
+    pub fn market(&self, delay_s: u32) -> Option<&Self> {
+        let delayed = || self.delayed.iter().map(|state| &**state).find(|state| state.delay_s() == delay_s);
+        if delay_s == self.delay_s() { Some(self) } else { delayed() }
+    }
+
     /// The feeds and the connected publishers. `now_ns` is the time of deadlines, `wall_ns` that of stamps.
     pub fn source_rows(&self, now_ns: u64, wall_ns: u64) -> Vec<SourceRow> {
-        self.sources.rows(&self.publishers, &self.sequencer, now_ns, wall_ns)
+        self.sources.rows(&self.publishers, &self.sequencer, now_ns, self.market_ns(wall_ns))
     }
 
     /// Why the server is not ready, if it is not; what is wrong otherwise.
-    pub fn readiness(&self, rows: &[SourceRow], detail: Detail, now_ns: u64) -> (Option<String>, Vec<String>) {
+    pub fn readiness(
+        &self,
+        rows: &[SourceRow],
+        detail: Detail,
+        now_ns: u64,
+        wall_ns: u64,
+    ) -> (Option<String>, Vec<String>) {
         let SourceProblems { failures, mut warnings } = SourceProblems::of(rows, detail);
         for name in self.access.without_keys(now_ns) {
             // The name of an issuer is for the operator.
             let of = if detail == Detail::Reason { format!("issuer {name}") } else { "an issuer".to_owned() };
             warnings.push(format!("{of}: its keys are not known now, and its tokens are refused"));
+        }
+        for market in &self.delayed {
+            let rows = market.source_rows(now_ns, wall_ns);
+            let (not_ready, others) = market.readiness(&rows, detail, now_ns, wall_ns);
+            let problems = not_ready.into_iter().filter(|_| !self.lifecycle.is_draining()).chain(others);
+            warnings.extend(problems.map(|problem| format!("market of {} s ago: {problem}", market.delay_s())));
         }
         let failed = (!failures.is_empty()).then(|| failures.join("; "));
         (self.lifecycle.not_ready().or(failed), warnings)

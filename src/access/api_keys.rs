@@ -147,7 +147,7 @@ mod tests {
         let keys = ApiKeys::parse(&text, &Products::new()).unwrap();
         let found = keys.find(KEY.as_bytes()).unwrap();
         assert_eq!((&*found.user, found.kind), ("robot", Kind::ApiKey));
-        assert!(found.may_see("AB", Channel::Quote) && !found.may_see("AB", Channel::Trade));
+        assert!(found.may_see("AB", Channel::Quote, 0) && !found.may_see("AB", Channel::Trade, 0));
         for wrong in ["", "tk_", &KEY[1..], &format!("{KEY}x"), &hex(KEY)] {
             assert_eq!(keys.find(wrong.as_bytes()), None, "{wrong}");
         }

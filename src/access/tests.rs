@@ -122,7 +122,7 @@ fn valid_token_is_its_user_with_its_rights() {
         ("user/u-17/orders", Channel::Raw, true),
         ("user/u-18/orders", Channel::Raw, false),
     ] {
-        assert_eq!(principal.may_see(symbol, channel), may_see, "{symbol}");
+        assert_eq!(principal.may_see(symbol, channel, 0), may_see, "{symbol}");
     }
 }
 
@@ -198,7 +198,7 @@ fn names_are_checked_and_required() {
         assert_eq!(cause(&access, &signed(&with(changes.clone()))), denied, "{changes}");
     }
     let without = access.authenticate(signed(&with(json!({"tickcast": null}))).as_bytes(), now()).unwrap();
-    assert!(!without.may_see("BTC-USD", Channel::Quote), "no claim: the rights of the issuer, here none");
+    assert!(!without.may_see("BTC-USD", Channel::Quote, 0), "no claim: the rights of the issuer, here none");
 }
 
 #[test]
@@ -406,9 +406,9 @@ fn revoked_token_and_user_are_refused_and_later_tokens_are_not() {
 #[test]
 fn without_settings_all_clients_see_everything() {
     let access = Access::new(AccessSettings::default(), None, now()).unwrap();
-    assert!(!access.is_on() && access.anonymous().unwrap().may_see("user/a/x", Channel::Quote));
+    assert!(!access.is_on() && access.anonymous().unwrap().may_see("user/a/x", Channel::Quote, 0));
     let anonymous = AccessSettings { anonymous: Some(RightsText::default()), ..Default::default() };
     let access = Access::new(anonymous, None, now()).unwrap();
-    assert!(access.is_on() && !access.anonymous().unwrap().may_see("A", Channel::Quote));
+    assert!(access.is_on() && !access.anonymous().unwrap().may_see("A", Channel::Quote, 0));
     assert!(hmac().anonymous().is_none());
 }

@@ -19,6 +19,7 @@ impl Config {
             ("listen", self.listen.to_string()),
             ("admin_listen", self.admin_listen.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)),
             ("tls_listen", self.describe_tls()),
+            ("delayed", self.describe_delayed()),
             ("cores", format!("{:?}, feeds and publishers on {:?}", self.cores, self.other_cores)),
             ("feed", self.feeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ; ")),
             ("ring_bytes", format!("{} a shard, {} in all", mib(self.ring_bytes), mib(self.ring_bytes * shards))),

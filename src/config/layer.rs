@@ -40,6 +40,10 @@ macro_rules! layer {
             #[arg(skip)]
             #[serde(default)]
             pub product: Vec<ProductEntry>,
+            /// Delayed markets, the same.
+            #[arg(skip)]
+            #[serde(default)]
+            pub delayed: Vec<DelayedEntry>,
             /// The rights of clients without a credential.
             #[arg(skip)]
             pub anonymous: Option<RightsText>,
@@ -56,6 +60,7 @@ macro_rules! layer {
                     tls: if self.tls.is_empty() { below.tls } else { self.tls },
                     issuer: if self.issuer.is_empty() { below.issuer } else { self.issuer },
                     product: if self.product.is_empty() { below.product } else { self.product },
+                    delayed: if self.delayed.is_empty() { below.delayed } else { self.delayed },
                     anonymous: self.anonymous.or(below.anonymous),
                 }
             }
@@ -105,6 +110,10 @@ layer! {
     /// File of revoked tokens and users, a line of JSON each: read when it changes, and appended to by the operator's
     /// requests [default: none]
     revocations_file "TICKCAST_REVOCATIONS_FILE" "FILE" PathBuf;
+    /// Directory in which records wait for the delayed markets, which are tables [[delayed]] of the file [default: none]
+    spool_dir "TICKCAST_SPOOL_DIR" "DIR" PathBuf;
+    /// Bytes that they may take there [default: 8589934592]
+    spool_bytes_max "TICKCAST_SPOOL_BYTES_MAX" "BYTES" u64;
     /// Name of the cookie in which pages of allowed origins send their token [default: none]
     token_cookie "TICKCAST_TOKEN_COOKIE" "NAME" String;
     /// Whether subscribers may send their token as `?token=`, where proxies log it [default: false]
@@ -321,6 +330,16 @@ pub struct IssuerEntry {
     pub types: Option<Vec<String>>,
     pub leeway_s: Option<u64>,
     pub lifetime_max_s: Option<u64>,
+}
+
+/// One table `[[delayed]]`, as given.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DelayedEntry {
+    pub listen: String,
+    pub tls_listen: Option<String>,
+    pub delay_s: Option<u32>,
+    pub connections_max: Option<u32>,
 }
 
 /// One table `[[product]]`: a name for rights.

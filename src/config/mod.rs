@@ -17,6 +17,7 @@
 mod access;
 mod admin;
 mod agreement;
+mod delayed;
 mod describe;
 mod hosts;
 mod layer;
@@ -31,8 +32,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 pub use self::admin::AdminListen;
+pub use self::delayed::DelayedMarket;
 pub use self::hosts::AllowedHosts;
-pub use self::layer::{IssuerEntry, Layer, ProductEntry, PublisherEntry, TlsEntry, check_variables};
+pub use self::layer::{DelayedEntry, IssuerEntry, Layer, ProductEntry, PublisherEntry, TlsEntry, check_variables};
 pub use self::origins::{Origin, Origins};
 pub use self::reload::Reloaded;
 pub use self::resolve::{SLOTS_MAX, descriptors_needed};
@@ -91,6 +93,10 @@ pub struct Config {
     pub operator_tokens: Vec<Token>,
     /// Who may subscribe, and to what.
     pub access: AccessSettings,
+    pub delayed: Vec<DelayedMarket>,
+    /// Where their records wait; `None` without such a market.
+    pub spool_dir: Option<PathBuf>,
+    pub spool_bytes_max: u64,
     /// Revoked tokens and users.
     pub revocations_file: Option<PathBuf>,
     pub enable_echo: bool,

@@ -20,7 +20,8 @@ macro_rules! reload {
                 // A setting in none of the lists is a compile error.
                 let Config { $($fixed: _,)* $($changed: _,)* shard: _, other_cores: _ } = old;
                 let shard::Settings {
-                    $($kept: _,)* $($shard: _,)* epoch: _, close_timeout_ms: _, answers_bytes_max: _, tick_bytes_max: _
+                    $($kept: _,)* $($shard: _,)* epoch: _, delay_s: _, close_timeout_ms: _, answers_bytes_max: _,
+                    tick_bytes_max: _
                 } = &old.shard;
                 let mut fixed = Vec::new();
                 // Clients that are connected would keep the rights of a server that identifies none.
@@ -67,7 +68,7 @@ reload! {
     // They determine sockets, threads and memory that exist already.
     fixed: listen admin_listen tls_listen tls_min_version tls_client_ca cores feeds connections_max instruments_max
         book_levels_max ring_bytes bars_bytes send_buffer_bytes receive_buffer_bytes notsent_lowat_bytes stale_ms
-        instrument_expire_ms revocations_file;
+        instrument_expire_ms delayed spool_dir spool_bytes_max revocations_file;
     changed: tls_pairs tls_limits publishers operator_tokens access enable_echo allow_origin allow_host log log_lines_per_s
         connections_per_address_max addresses_exempt trusted_proxies handshakes_per_s handshakes_per_address_per_s
         pending_connections_max pending_per_address_max get_units_per_address_per_s answer_bytes_max

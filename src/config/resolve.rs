@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::access::{has_access, resolve_access};
 use super::agreement;
+use super::delayed::{resolve_delayed, resolve_spool_bytes};
 use super::publishers::{resolve_identities, resolve_tokens};
 use super::range::within;
 use super::tls::{TlsLimits, TlsListener};
@@ -44,9 +45,8 @@ impl Config {
         let handshakes_per_s = within!(layer.handshakes_per_s, 2000, 0, 1_000_000);
         let shares = AddressShares::of(connections_max, pending_connections_max, handshakes_per_s, cores.len());
         let shares = shares.resolve(&layer)?;
-        let answers = AnswerLimits::resolve(&layer)?;
         let (publish_pace, publisher_limits) = (resolve_pace(&layer)?, resolve_publisher_limits(&layer)?);
-        let listen = resolve_listen(layer.listen.as_deref())?;
+        let (answers, listen) = (AnswerLimits::resolve(&layer)?, resolve_listen(layer.listen.as_deref())?);
         let tls = TlsListener::resolve(&layer, listen)?;
         Ok(Self {
             listen,
@@ -60,6 +60,9 @@ impl Config {
             publishers: resolve_identities(&layer, publisher_limits, publish_pace)?,
             operator_tokens: resolve_operator_tokens(&layer)?,
             access: resolve_access(&layer)?,
+            delayed: resolve_delayed(&layer, [Some(listen), tls.listen], connections_max)?,
+            spool_dir: layer.spool_dir.clone(),
+            spool_bytes_max: resolve_spool_bytes(&layer)?,
             revocations_file: layer.revocations_file.clone(),
             enable_echo: layer.enable_echo.unwrap_or(false),
             allow_origin: resolve_origins(layer.allow_origin.as_deref().unwrap_or("none"))?,

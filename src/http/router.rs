@@ -94,8 +94,16 @@ pub(super) async fn route(
         return respond(server, connection, request, response?).await;
     }
     let endpoint = find(path);
+    let is_of_operator =
+        matches!(endpoint, Some(Endpoint::Publish | Endpoint::Operator | Endpoint::Revoke | Endpoint::Metrics));
+    if is_of_operator && server.state().delay_s() > 0 {
+        // Nothing that a delayed market serves depends on the present: these would.
+        let message =
+            format!("path {path} is served for the live market only; metrics and the operator's view take delay_s");
+        return Err(Refusal::not_found(message));
+    }
     if let Some(admin) = &server.state().config.admin_listen
-        && matches!(endpoint, Some(Endpoint::Publish | Endpoint::Operator | Endpoint::Revoke | Endpoint::Metrics))
+        && is_of_operator
     {
         let message = format!("path {path} is served by the admin listener only: {admin}");
         return Err(Refusal::not_found(message));
@@ -162,7 +170,7 @@ async fn get(
             bars::get(server, &principal, symbol(path), query).await
         }
         Some(Endpoint::Operator) => operator::get(server, connection.address(), request),
-        Some(Endpoint::Metrics) => Ok(metrics::get(server)),
+        Some(Endpoint::Metrics) => metrics::get(server, request),
         Some(Endpoint::Healthz) => health::healthz(server.state()),
         Some(Endpoint::Readyz) => health::readyz(server.state()),
         _ => server.shared.assets.find(path, headers).ok_or_else(|| not_found(path)),

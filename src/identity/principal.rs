@@ -46,25 +46,25 @@ impl Principal {
         Self::new(Kind::Anonymous, "", Arc::new(Rights::none()))
     }
 
-    /// What it may see of a channel of a symbol.
-    pub fn grant(&self, symbol: &str, channel: Channel) -> Grant {
+    /// What it may see of a channel of a symbol, in a market whose data has this age.
+    pub fn grant(&self, symbol: &str, channel: Channel, delay_s: u32) -> Grant {
         if self.owns(symbol) && !self.rights.denies(symbol, false, channel) {
             return Grant::Live(Terms::default());
         }
-        self.rights.grant(symbol, channel)
+        self.rights.grant(symbol, channel, delay_s)
     }
 
-    /// What it may see of a channel of all symbols that begin with a prefix.
-    pub fn extent(&self, prefix: &str, channel: Channel) -> Extent {
+    /// What it may see of a channel of all symbols that begin with a prefix, in a market of this delay.
+    pub fn extent(&self, prefix: &str, channel: Channel, delay_s: u32) -> Extent {
         if self.owns(prefix) && !self.rights.denies(prefix, true, channel) {
             return Extent::Some { interval: ConflationInterval::IMMEDIATE, is_whole: true };
         }
-        self.rights.extent(prefix, channel)
+        self.rights.extent(prefix, channel, delay_s)
     }
 
-    /// True if it is served this channel of a symbol.
-    pub fn may_see(&self, symbol: &str, channel: Channel) -> bool {
-        self.grant(symbol, channel).served(channel).is_some()
+    /// True if it is served this channel of a symbol, in a market of this delay.
+    pub fn may_see(&self, symbol: &str, channel: Channel, delay_s: u32) -> bool {
+        self.grant(symbol, channel, delay_s).served(channel).is_some()
     }
 
     /// True if a text is below the private folder of this user. A user whose name could be mistaken for a part of a path
@@ -104,39 +104,39 @@ mod tests {
             (&one, "user//orders", false),
             (&one, "BTC-USD", true),
         ] {
-            assert_eq!(principal.may_see(symbol, Channel::Raw), may_see, "{} {symbol}", principal.user);
+            assert_eq!(principal.may_see(symbol, Channel::Raw, 0), may_see, "{} {symbol}", principal.user);
         }
         for (prefix, is_some) in
             [("user/u1/", true), ("user/u1/o", true), ("user/u1", false), ("user/", false), ("user/u12/", false)]
         {
-            let extent = one.extent(prefix, Channel::Raw);
+            let extent = one.extent(prefix, Channel::Raw, 0);
             assert_eq!(extent != Extent::Nothing, is_some, "{prefix}");
         }
-        assert!(matches!(one.extent("use", Channel::Raw), Extent::Some { .. }), "which covers no private symbol");
+        assert!(matches!(one.extent("use", Channel::Raw, 0), Extent::Some { .. }), "which covers no private symbol");
     }
 
     #[test]
     fn users_whose_names_are_no_part_of_a_path_have_no_private_symbols() {
         for name in ["a/b", "", "a*", " a", "*"] {
             let principal = user(name, &[("*", true)]);
-            assert!(!principal.may_see(&format!("user/{name}/x"), Channel::Quote), "{name}");
+            assert!(!principal.may_see(&format!("user/{name}/x"), Channel::Quote, 0), "{name}");
         }
         let anonymous = Principal { kind: Kind::Anonymous, ..user("a", &[]) };
-        assert!(!anonymous.may_see("user/a/x", Channel::Quote));
+        assert!(!anonymous.may_see("user/a/x", Channel::Quote, 0));
     }
 
     #[test]
     fn rules_that_deny_hold_for_private_symbols_too() {
-        assert!(!user("a", &[("user/a/secret*", false)]).may_see("user/a/secrets", Channel::Quote));
-        assert!(user("a", &[("user/a/secret*", false)]).may_see("user/a/orders", Channel::Quote));
+        assert!(!user("a", &[("user/a/secret*", false)]).may_see("user/a/secrets", Channel::Quote, 0));
+        assert!(user("a", &[("user/a/secret*", false)]).may_see("user/a/orders", Channel::Quote, 0));
     }
 
     #[test]
     fn open_server_shows_everything_to_all() {
         let open = Principal::open();
-        assert!(open.may_see("user/a/x", Channel::Quote) && open.may_see("BTC-USD", Channel::Book));
+        assert!(open.may_see("user/a/x", Channel::Quote, 0) && open.may_see("BTC-USD", Channel::Book, 0));
         assert_eq!(
-            open.extent("", Channel::Quote),
+            open.extent("", Channel::Quote, 0),
             Extent::Some { interval: ConflationInterval::IMMEDIATE, is_whole: true }
         );
     }

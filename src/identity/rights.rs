@@ -86,18 +86,19 @@ fn bit(channel: Channel) -> u8 {
     1 << channel as u8
 }
 
-/// What rules come to for a channel of a symbol.
+/// What rules come to for a channel of a symbol, in a market of a given delay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grant {
     Denied,
-    /// Only data of this age, seconds.
+    /// Only data that is older than that of the market: of this age, seconds.
     Delayed(u32),
+    /// The data of the market. The delay of the terms is 0.
     Live(Terms),
 }
 
 impl Grant {
-    /// The terms on which a client is served, if it is. Delayed data and books of a limited depth are not served yet: a
-    /// right to these alone gives nothing.
+    /// The terms on which a client is served, if it is. Books of a limited depth are not served yet: a right to these
+    /// alone gives nothing.
     pub fn served(self, channel: Channel) -> Option<Terms> {
         match self {
             Self::Live(terms) if channel != Channel::Book || terms.depth.levels().is_none() => Some(terms),
@@ -111,7 +112,7 @@ impl Grant {
 pub enum Extent {
     /// None of them.
     Nothing,
-    /// Delayed data of some of them, and no other.
+    /// Data that is older than that of the market, of some of them, and no other.
     Delayed,
     /// All, or some of them. No symbol's shortest interval is longer than this.
     Some { interval: ConflationInterval, is_whole: bool },
@@ -157,19 +158,19 @@ impl Rights {
         self.is_open
     }
 
-    /// What the rules come to for a channel of a symbol. Private symbols are not a matter of rules, beside those that
-    /// deny: they are denied here.
-    pub fn grant(&self, symbol: &str, channel: Channel) -> Grant {
+    /// What the rules come to for a channel of a symbol, in a market whose data has this age. Private symbols are not a
+    /// matter of rules, beside those that deny: they are denied here.
+    pub fn grant(&self, symbol: &str, channel: Channel, delay_s: u32) -> Grant {
         match owner_folder(symbol) {
             _ if self.is_open => Grant::Live(Terms::default()),
             Some(_) => Grant::Denied,
-            None => grant_of(self.covering(symbol, false).filter(|rule| rule.is_for(channel))),
+            None => grant_of(self.covering(symbol, false).filter(|rule| rule.is_for(channel)), delay_s),
         }
     }
 
-    /// The channels of a symbol that a client with these rights is served.
-    pub fn served_channels(&self, symbol: &str) -> ChannelSet {
-        let is_served = |channel: &Channel| self.grant(symbol, *channel).served(*channel).is_some();
+    /// The channels of a symbol that a client with these rights is served in a market of this delay.
+    pub fn served_channels(&self, symbol: &str, delay_s: u32) -> ChannelSet {
+        let is_served = |channel: &Channel| self.grant(symbol, *channel, delay_s).served(*channel).is_some();
         Channel::ALL.into_iter().filter(is_served).collect()
     }
 
@@ -178,8 +179,8 @@ impl Rights {
         self.covering(text, is_prefix).any(|rule| rule.terms.is_none() && rule.is_for(channel))
     }
 
-    /// What the rules come to for all symbols that begin with a prefix.
-    pub fn extent(&self, prefix: &str, channel: Channel) -> Extent {
+    /// What the rules come to for all symbols that begin with a prefix, in a market of this delay.
+    pub fn extent(&self, prefix: &str, channel: Channel, delay_s: u32) -> Extent {
         if self.is_open {
             return Extent::Some { interval: ConflationInterval::IMMEDIATE, is_whole: true };
         }
@@ -188,14 +189,14 @@ impl Rights {
         }
         let narrower = self.below(prefix).filter(|rule| rule.is_for(channel));
         let has_exceptions = narrower.clone().any(|rule| rule.terms.is_none());
-        let wide = grant_of(self.covering(prefix, true).filter(|rule| rule.is_for(channel)));
+        let of_channel = |rule: &&Rule| rule.is_for(channel);
+        let wide = grant_of(self.covering(prefix, true).filter(of_channel), delay_s);
         if let Some(Terms { interval, .. }) = wide.served(channel) {
             return Extent::Some { interval, is_whole: !has_exceptions };
         }
         // Those that some rules allow: each by the best rule for all that it covers.
         let parts = narrower.filter(|rule| rule.terms.is_some());
-        let grants =
-            parts.map(|rule| grant_of(self.covering(&rule.text, rule.is_prefix).filter(|r| r.is_for(channel))));
+        let grants = parts.map(|rule| grant_of(self.covering(&rule.text, rule.is_prefix).filter(of_channel), delay_s));
         let (mut longest, mut has_delayed) = (None, matches!(wide, Grant::Delayed(_)));
         for grant in grants {
             longest = longest.max(grant.served(channel).map(|terms| terms.interval));
@@ -235,11 +236,13 @@ impl Rights {
     }
 }
 
-/// What rules that all cover the same come to.
-fn grant_of<'a>(rules: impl Iterator<Item = &'a Rule>) -> Grant {
+/// What rules that all cover the same come to in a market of this delay.
+fn grant_of<'a>(rules: impl Iterator<Item = &'a Rule>, delay_s: u32) -> Grant {
     let mut best: Option<Terms> = None;
     for rule in rules {
         let Some(terms) = rule.terms else { return Grant::Denied };
+        // A right to newer data is one to the data of the market.
+        let terms = Terms { delay_s: if terms.delay_s <= delay_s { 0 } else { terms.delay_s }, ..terms };
         best = Some(best.map_or(terms, |best| best.min(terms)));
     }
     match best {

@@ -178,11 +178,11 @@ mod tests {
             Grant::Live(terms) => Some((terms.interval.interval_ms(), terms.depth.levels())),
             _ => None,
         };
-        assert_eq!(live(rights.grant("BTC-USD", Channel::Quote)), Some((100, None)));
-        assert_eq!(rights.grant("BTC-USD", Channel::Trade), Grant::Denied);
-        assert_eq!(live(rights.grant("EQ-A", Channel::Book)), Some((0, Some(10))));
-        assert_eq!(rights.grant("EQ-X", Channel::Book), Grant::Denied);
-        assert_eq!(rights.grant("D", Channel::Book), Grant::Delayed(900));
+        assert_eq!(live(rights.grant("BTC-USD", Channel::Quote, 0)), Some((100, None)));
+        assert_eq!(rights.grant("BTC-USD", Channel::Trade, 0), Grant::Denied);
+        assert_eq!(live(rights.grant("EQ-A", Channel::Book, 0)), Some((0, Some(10))));
+        assert_eq!(rights.grant("EQ-X", Channel::Book, 0), Grant::Denied);
+        assert_eq!(rights.grant("D", Channel::Book, 0), Grant::Delayed(900));
     }
 
     #[test]

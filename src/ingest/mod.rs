@@ -14,6 +14,7 @@ mod backoff;
 pub mod broker;
 pub mod capture;
 pub mod codec;
+pub mod delay;
 pub mod feed;
 mod identity;
 mod parameters;

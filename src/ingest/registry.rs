@@ -112,6 +112,11 @@ impl Spec {
         Ok(Self { text: text.to_owned(), opener: Some(opener) })
     }
 
+    /// A source that no argument names: the feed of a delayed market.
+    pub fn of_delayed(opener: Arc<dyn Opener>) -> Self {
+        Self { text: opener.name(), opener: Some(opener) }
+    }
+
     /// What opens the source; `None` for `none`.
     pub fn opener(&self) -> Option<&Arc<dyn Opener>> {
         self.opener.as_ref()

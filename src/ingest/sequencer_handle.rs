@@ -87,6 +87,8 @@ struct Locked {
     wakers: Arc<[Arc<ShardWaker>]>,
     /// That of the last stamp.
     wall_offset_ns: i64,
+    /// How long ago the time of the market is.
+    delay_ns: u64,
 }
 
 /// The locked sequencer.
@@ -111,10 +113,10 @@ impl DerefMut for SequencerGuard<'_> {
 }
 
 impl Locked {
-    /// The time for stamps.
+    /// The time for stamps: that of the market.
     fn wall_ns(&mut self, bars: Option<&BarStore>) -> u64 {
         let offset_ns = clock::wall_offset_ns();
-        let wall_ns = clock::now_ns().saturating_add_signed(offset_ns);
+        let wall_ns = clock::now_ns().saturating_add_signed(offset_ns).saturating_sub(self.delay_ns);
         let moved_ns = offset_ns - std::mem::replace(&mut self.wall_offset_ns, offset_ns);
         if moved_ns != 0 {
             self.sequencer.shift_activity(moved_ns);
@@ -190,8 +192,13 @@ impl SequencerHandle {
         bars: Option<Arc<BarStore>>,
     ) -> (Self, ResyncRequests) {
         let (resyncs, requests) = bounded(RESYNCS_MAX);
-        let locked =
-            Locked { sequencer, is_defining: false, wakers: Arc::new([]), wall_offset_ns: clock::wall_offset_ns() };
+        let locked = Locked {
+            sequencer,
+            is_defining: false,
+            wakers: Arc::new([]),
+            wall_offset_ns: clock::wall_offset_ns(),
+            delay_ns: 0,
+        };
         (
             Self {
                 queue: FairMutex::new(()),
@@ -206,6 +213,12 @@ impl SequencerHandle {
             },
             ResyncRequests(requests),
         )
+    }
+
+    /// Has the time for stamps lie so far back: the market of these records is a delayed one.
+    pub fn with_delay(self, delay_ns: u64) -> Self {
+        self.lock().delay_ns = delay_ns;
+        self
     }
 
     /// Sets the shards that are woken after each batch, and wakes them for what has been sequenced already.
@@ -341,7 +354,10 @@ impl SequencerHandle {
             let wall_ns = locked.wall_ns(self.bars.as_deref());
             let became_stale = is_due && timeouts.check(&mut locked.sequencer, wall_ns);
             if is_due {
-                clock::steer();
+                // Of all markets of the process, the live one alone.
+                if locked.delay_ns == 0 {
+                    clock::steer();
+                }
                 self.publish_sources(locked.sequencer.sources(), checked.elapsed());
                 checked = Instant::now();
             }

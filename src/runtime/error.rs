@@ -4,6 +4,7 @@ use super::shard_thread::ShardStartError;
 use crate::check::Unfit;
 use crate::http::admin::AdminListenError;
 use crate::http::listener::ListenError;
+use crate::ingest::delay::SpoolError;
 use crate::log::LogError;
 use crate::tls::TlsError;
 
@@ -22,6 +23,8 @@ pub enum StartError {
     AdminListen(#[from] AdminListenError),
     #[error("tls: {0}")]
     Tls(#[from] TlsError),
+    #[error("spool_dir: {0}")]
+    Spool(#[from] SpoolError),
     #[error("access: {0}")]
     Access(String),
     #[error("feed {0}")]

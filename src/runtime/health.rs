@@ -36,18 +36,22 @@ pub(super) fn spawn(
     thread::Builder::new().name("health".to_owned()).spawn(move || {
         keep_current_thread_on(&state.config.other_cores);
         watch_thread(&state.lifecycle, "the health thread");
-        let mut watch = HeartbeatWatch::new(&state.heartbeats, LOOKS_MAX);
+        let markets: Vec<_> = state.delayed.iter().chain([&state]).cloned().collect();
+        let watches = markets.iter().map(|market| HeartbeatWatch::new(&market.heartbeats, LOOKS_MAX));
+        let mut watches: Vec<_> = watches.collect();
         let mut memory = MemoryWatch::default();
         while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
             fault::point("health");
             // A read at least this often, see `clock::watch_pauses`.
             clock::now_ns();
-            watch.look(&state.heartbeats).into_iter().for_each(log);
+            for (watch, market) in watches.iter_mut().zip(&markets) {
+                watch.look(&market.heartbeats).into_iter().for_each(|change| log(change, market.delay_s()));
+            }
             memory.look();
             if let Some(tls) = &state.tls {
                 certificates::look(tls);
             }
-            if state.heartbeats.stalled().is_none() {
+            if markets.iter().all(|market| market.heartbeats.stalled().is_none()) {
                 notify(&[NotifyState::Watchdog]);
             }
             wakers.iter().for_each(|waker| waker.wake());
@@ -55,11 +59,11 @@ pub(super) fn spawn(
     })
 }
 
-fn log(Change { shard, is_stalled }: Change) {
+fn log(Change { shard, is_stalled }: Change, delay_s: u32) {
     if is_stalled {
-        tracing::error!("shard {shard} does not run: it has not ticked for {STALLED_S} s");
+        tracing::error!(delay_s, "shard {shard} does not run: it has not ticked for {STALLED_S} s");
     } else {
-        tracing::info!("shard {shard} runs again");
+        tracing::info!(delay_s, "shard {shard} runs again");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Starts and stops a server: threads, cores, signals, log. glommio is the executor of every shard.
 //!
-//! * `server`: starts all parts in order, applies reloaded settings, drains and stops.
+//! * `server`: starts all parts in order, applies reloaded settings, drains and stops; `market`: a sequencer with its
+//!   shards and sources; `threads`: how their ends are waited for.
 //! * `shard_thread`: the thread of one shard; `shard_driver`: what it does between two sleeps.
 //! * `certificates`: what is read again while the server runs.
 //! * `panics`: what a panic does; `health`: whether the shards run, and what the service manager learns.
@@ -14,12 +15,14 @@ mod certificates;
 mod error;
 mod health;
 mod machine;
+mod market;
 mod output;
 mod panics;
 mod server;
 mod shard_driver;
 mod shard_thread;
 mod signals;
+mod threads;
 
 use std::sync::Arc;
 
@@ -59,6 +62,10 @@ pub fn serve<E: std::fmt::Display>(
     }
     if let Some(tls) = server.tls_address() {
         print(format!("serving TLS on https://{tls}\n"));
+    }
+    for (delay_s, address, tls) in server.delayed() {
+        let tls = tls.map_or_else(String::new, |tls| format!(" and https://{tls}"));
+        print(format!("serving the market of {delay_s} s ago on http://{address}{tls}\n"));
     }
     print(format!("serving on http://{}\n", server.address()));
     health::notify_ready();

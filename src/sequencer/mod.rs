@@ -80,6 +80,7 @@ pub struct Sequencer {
     directory: Directory,
     instruments_max: usize,
     book_levels_max: usize,
+    keeps_stamps: bool,
     faults: BatchFaults,
     /// Levels of books that were carried over to other exponents, until [`Self::take_rescaled_levels`].
     rescaled_levels: u64,
@@ -116,6 +117,7 @@ impl Sequencer {
             directory: Directory::default(),
             instruments_max,
             book_levels_max: usize::MAX,
+            keeps_stamps: false,
             faults: BatchFaults::default(),
             rescaled_levels: 0,
             values: LastValues::default(),
@@ -136,6 +138,11 @@ impl Sequencer {
     /// Limits the levels of each book, both sides together.
     pub fn with_book_levels_max(self, book_levels_max: usize) -> Self {
         Self { book_levels_max, ..self }
+    }
+
+    /// Keeps the `ts_recv` that records of a source have, as those of a delayed market do.
+    pub fn with_kept_stamps(self) -> Self {
+        Self { keeps_stamps: true, ..self }
     }
 
     /// Writes trades and quotes to one more ring, tagged 0, 1, 2, …
@@ -169,6 +176,9 @@ impl Sequencer {
             RecordHeader::read(rest).filter(|h| (record::HEADER_BYTES..=rest.len()).contains(&h.bytes()))
         {
             let (bytes, tail) = std::mem::take(&mut rest).split_at_mut(header.bytes());
+            // Never of a time that has not come.
+            let is_kept = self.keeps_stamps && (1..now_ns).contains(&header.ts_recv);
+            let now_ns = if is_kept { header.ts_recv } else { now_ns };
             match RecordKind::from_wire(header.kind) {
                 Some(RecordKind::Definition) => {
                     let instrument = record::read_definition(bytes).expect("the source has encoded or checked it");

@@ -2,6 +2,8 @@
 //! for a name once and for all, since an instrument has the name or not. What comes under a pattern is decided by the
 //! subscription index for each instrument, by the rights that an audience has; never for a record.
 //!
+//! Rights are asked about for the age of the data of the shard.
+//!
 //! Only this module makes a [`Permit`], and items are made from nothing else, so every request passes here.
 
 use super::subscription_index::{Key, Target};
@@ -16,7 +18,7 @@ pub(super) struct Permit {
     intervals: [ConflationInterval; Channel::COUNT],
     /// It gets less than it has asked for: fewer channels, or fewer symbols of a pattern.
     pub(super) is_limited: bool,
-    /// What it does not get is there for it as delayed data.
+    /// What it does not get is there for it as data that is older than that of this shard.
     pub(super) is_delayed: bool,
 }
 
@@ -44,6 +46,7 @@ pub(super) fn permit(
     symbol: &Pattern,
     channels: ChannelSet,
     interval: ConflationInterval,
+    delay_s: u32,
 ) -> Permit {
     let mut permit = Permit {
         channels: ChannelSet::default(),
@@ -56,7 +59,7 @@ pub(super) fn permit(
         return permit;
     }
     for channel in channels.iter() {
-        match allowed(principal, symbol, channel) {
+        match allowed(principal, symbol, channel, delay_s) {
             Allowed::Nothing { is_delayed } => {
                 permit.is_limited = true;
                 permit.is_delayed |= is_delayed;
@@ -78,8 +81,9 @@ pub(super) fn keeps(
     symbol: &Pattern,
     channel: Channel,
     interval: ConflationInterval,
+    delay_s: u32,
 ) -> Option<ConflationInterval> {
-    match allowed(principal, symbol, channel) {
+    match allowed(principal, symbol, channel, delay_s) {
         Allowed::Nothing { .. } => None,
         Allowed::Some { shortest, .. } => Some(interval.max(shortest)),
     }
@@ -91,16 +95,16 @@ enum Allowed {
     Some { shortest: ConflationInterval, is_whole: bool },
 }
 
-fn allowed(principal: &Principal, symbol: &Pattern, channel: Channel) -> Allowed {
+fn allowed(principal: &Principal, symbol: &Pattern, channel: Channel, delay_s: u32) -> Allowed {
     match symbol {
         Pattern::Exact(name) => {
-            let grant = principal.grant(name, channel);
+            let grant = principal.grant(name, channel, delay_s);
             match grant.served(channel) {
                 Some(terms) => Allowed::Some { shortest: terms.interval, is_whole: true },
                 None => Allowed::Nothing { is_delayed: matches!(grant, Grant::Delayed(_)) },
             }
         }
-        Pattern::Prefix(prefix) => match principal.extent(prefix, channel) {
+        Pattern::Prefix(prefix) => match principal.extent(prefix, channel, delay_s) {
             Extent::Some { interval, is_whole } => Allowed::Some { shortest: interval, is_whole },
             extent => Allowed::Nothing { is_delayed: extent == Extent::Delayed },
         },

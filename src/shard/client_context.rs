@@ -77,7 +77,7 @@ impl<I: Io> ClientContext<'_, I> {
     }
 
     fn welcome(&mut self, slot_id: SlotId, encoding: Encoding) {
-        let Settings { epoch, heartbeat_ms, subscriptions_max, requests_per_s, .. } = *self.settings;
+        let Settings { epoch, delay_s, heartbeat_ms, subscriptions_max, requests_per_s, .. } = *self.settings;
         let limits = reply::WelcomeLimits { symbols: subscriptions_max as u64, requests_per_s: requests_per_s.into() };
         if !encoding.format.is_websocket() {
             // If the stream breaks without a close event, clients come back spread over time all the same.
@@ -93,6 +93,7 @@ impl<I: Io> ClientContext<'_, I> {
             user: user.map(|principal| &*principal.user),
             expires_in_s: user.and_then(|principal| expires_in_s(principal, self.now.wall_ns())),
             auth: principal.is_none().then_some("required"),
+            delay_s,
         };
         self.answer(slot_id, |out| reply::welcome(out, &greeting));
     }

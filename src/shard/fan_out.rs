@@ -11,6 +11,7 @@ use super::audiences::Audiences;
 use super::conflation::{Conflator, QuoteOrder};
 use super::encoding::Encoder;
 use super::sent_history::SentHistories;
+use super::settings::Settings;
 use super::subscription_index::{AudienceId, SubscriptionIndex};
 use super::tick_records::{Now, TickRecords};
 use crate::io::SlotId;
@@ -38,16 +39,17 @@ pub(super) struct FanOut {
 }
 
 impl FanOut {
-    pub(super) fn new(compression_level: u8, has_private_symbols: bool) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
         let mut index = SubscriptionIndex::default();
-        if has_private_symbols {
+        index.set_delay(settings.delay_s);
+        if settings.has_private_symbols {
             index.set_private();
         }
         Self {
             index,
             audiences: Audiences::default(),
             conflator: Conflator::default(),
-            encoder: Encoder::new(compression_level),
+            encoder: Encoder::new(settings.compression.unwrap_or(1)),
             records: TickRecords::default(),
             join_marks: JoinMarks::default(),
             histories: SentHistories::default(),

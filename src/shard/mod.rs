@@ -162,7 +162,7 @@ impl<I: Io> Shard<I> {
             served: ServedTime::default(),
             wall_offset_ns: 0,
             market: MarketView::new(ring.offset()),
-            fan_out: FanOut::new(settings.compression.unwrap_or(1), settings.has_private_symbols),
+            fan_out: FanOut::new(&settings),
             connections: ConnectionTable::default(),
             backlog: Backlog::new(History::new(&ring, settings.history_ms)),
             inbox: Inbox::new(settings.inflate_ratio_max),
@@ -333,7 +333,7 @@ impl<I: Io> Shard<I> {
 
     /// Changes the settings, all but the epoch.
     pub fn change_settings(&mut self, settings: Settings) {
-        self.settings = Settings { epoch: self.settings.epoch, ..settings };
+        self.settings = Settings { epoch: self.settings.epoch, delay_s: self.settings.delay_s, ..settings };
     }
 
     /// Begins to close all clients, spread over this time. No client may be opened afterwards.

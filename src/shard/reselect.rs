@@ -30,7 +30,8 @@ impl Reselecting {
         for key in index.keys_from(audience, self.visited, portion) {
             visited += 1;
             let Some(interval) = index.interval_of(audience, key) else { continue };
-            match keeps(&self.principal, &pattern_of(index, key.target()), key.channel(), interval) {
+            let pattern = pattern_of(index, key.target());
+            match keeps(&self.principal, &pattern, key.channel(), interval, index.delay_s()) {
                 Some(kept) if kept == interval => {}
                 Some(longer) => self.changes.push(Change::Want(key, longer)),
                 None => {

@@ -146,7 +146,7 @@ impl Resolving {
         while *budget > 0 {
             let Some(symbol) = self.rest.next() else { return true };
             let Wants { principal, channels, interval } = &self.wants;
-            let permit = permit(principal, &symbol, *channels, *interval);
+            let permit = permit(principal, &symbol, *channels, *interval, index.delay_s());
             if !principal.rights.is_open() {
                 *budget = budget.saturating_sub(PERMIT_UNITS);
             }

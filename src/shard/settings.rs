@@ -5,6 +5,9 @@
 pub struct Settings {
     /// Identifies this run: it changes whenever sequences and positions start again from 1.
     pub epoch: u32,
+    /// The age of the data that the shard serves, s; 0: live. It decides, with the rights of a client, what the client may
+    /// see, and clients are told.
+    pub delay_s: u32,
     /// An audience that was sent nothing for this long is sent a heartbeat, ms.
     pub heartbeat_ms: u32,
     /// A client that sent nothing for this long is pinged, ms.
@@ -76,6 +79,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             epoch: 1,
+            delay_s: 0,
             heartbeat_ms: 5000,
             ping_interval_ms: 20_000,
             ping_timeout_ms: 20_000,

@@ -174,6 +174,16 @@ impl SubscriptionIndex {
         self.instruments.set_private();
     }
 
+    /// Sets the age of the data, by which rights are evaluated. Called before the first client.
+    pub fn set_delay(&mut self, delay_s: u32) {
+        self.rights.delay_s = delay_s;
+    }
+
+    /// The age of the data, s.
+    pub fn delay_s(&self) -> u32 {
+        self.rights.delay_s
+    }
+
     /// Adds an instrument; ids come in order.
     pub fn add_instrument(&mut self, id: u32, symbol: &str) {
         assert_eq!(id as usize, self.instruments.len() + 1, "instrument ids are dense");

@@ -7,6 +7,7 @@ mod bad_http;
 mod bars;
 mod check;
 mod compression;
+mod delayed;
 mod echo;
 mod faults;
 mod feed_losses;

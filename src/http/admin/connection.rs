@@ -10,7 +10,7 @@ use super::{AdminServer, ConnectionGuard};
 use crate::config::{AdminListen, Config};
 use crate::http::admission::origin;
 use crate::http::connection::HEADERS_MAX;
-use crate::http::handlers::{health, metrics, operator, publish, revoke};
+use crate::http::handlers::{health, market, metrics, operator, publish, revoke};
 use crate::http::refusal::Refusal;
 use crate::http::request::{HeadLimits, RequestHead, parse_head, quote};
 use crate::http::response::Response;
@@ -136,7 +136,7 @@ fn get(
     match endpoint {
         Some(Endpoint::Healthz) => health::healthz(state),
         Some(Endpoint::Readyz) => health::readyz_admin(state),
-        Some(Endpoint::Metrics) => Ok(metrics::response(state)),
+        Some(Endpoint::Metrics) => Ok(metrics::response(market::market_of(state, request)?)),
         Some(Endpoint::Operator) => operator::get_admin(state, config, &server.socket.listen, client, request),
         _ => Err(Refusal::not_found(format!(
             "path {} is not served by the admin listener: expected /healthz, /readyz, /metrics, /v1/operator, /v1/operator/revoke or /v1/publish",

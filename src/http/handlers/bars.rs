@@ -38,14 +38,15 @@ pub(crate) async fn get(
     };
     let query = parse(query)?;
     let symbol = percent_encoding::percent_decode_str(symbol).decode_utf8_lossy();
+    let delay_s = server.state().delay_s();
     // Before it is looked up: a refusal does not tell whether it exists.
-    if !principal.may_see(&symbol, Channel::Trade) {
+    if !principal.may_see(&symbol, Channel::Trade, delay_s) {
         return Err(denied(&symbol, "its trades"));
     }
     let instrument =
         server.shard.borrow().directory().find(&symbol).ok_or_else(|| unknown_instrument(&symbol))?.clone();
     let mut found = find(store, instrument.id, &query).await?;
-    if !principal.may_see(&symbol, Channel::Quote) {
+    if !principal.may_see(&symbol, Channel::Quote, delay_s) {
         for bar in &mut found.bars {
             (bar.bid_px, bar.ask_px) = (PRICE_NONE, PRICE_NONE);
         }

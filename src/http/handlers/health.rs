@@ -25,7 +25,7 @@ pub(crate) fn readyz_admin(state: &ServerState) -> Result<Response, Refusal> {
 }
 
 fn readiness(state: &ServerState, detail: Detail) -> Result<Response, Refusal> {
-    let (not_ready, warnings) = state.readiness(&state.source_rows(now_ns(), wall_ns()), detail, now_ns());
+    let (not_ready, warnings) = state.readiness(&state.source_rows(now_ns(), wall_ns()), detail, now_ns(), wall_ns());
     if let Some(reason) = not_ready {
         return Err(Refusal::unavailable(reason, RETRY_AFTER));
     }

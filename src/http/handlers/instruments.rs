@@ -33,11 +33,11 @@ async fn restricted(server: &HttpServer, principal: &Principal) -> Listing {
     let _building = server.listing.acquire_permit(1).await;
     let instruments: Vec<_> = server.shard.borrow().directory().iter().cloned().collect();
     let (epoch, core) = (server.state().config.shard.epoch, server.state().config.other_cores[0]);
-    let principal = principal.clone();
+    let (principal, delay_s) = (principal.clone(), server.state().delay_s());
     let building = glommio::executor().spawn_blocking(move || {
         pin_current_thread(core);
         let may_see = |instrument: &Arc<Instrument>| {
-            Channel::ALL.iter().any(|channel| principal.may_see(&instrument.symbol, *channel))
+            Channel::ALL.iter().any(|channel| principal.may_see(&instrument.symbol, *channel, delay_s))
         };
         let visible: Vec<_> = instruments.into_iter().filter(may_see).collect();
         // The tag tells apart what differs for this client, and nothing that it may not see.

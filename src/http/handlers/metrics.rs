@@ -11,8 +11,11 @@ use prometheus_client::registry::Registry;
 use crate::access::Cause;
 use crate::auth::Purpose;
 use crate::clock::{self, now_ns, wall_ns};
+use crate::http::handlers::market::market_of;
+use crate::http::refusal::Refusal;
 use crate::http::response::Response;
 use crate::http::server::HttpServer;
+use crate::ingest::delay::Spool;
 use crate::ingest::source::{Stream, StreamState};
 use crate::ingest::states::{FeedStatus, SourceRow};
 use crate::log;
@@ -33,9 +36,9 @@ pub(super) struct Metric {
 }
 
 /// The metrics as last published.
-pub(crate) fn get(server: &HttpServer) -> Response {
+pub(crate) fn get(server: &HttpServer, request: &http::Request<()>) -> Result<Response, Refusal> {
     server.publish_counters();
-    response(server.state())
+    Ok(response(market_of(server.state(), request)?))
 }
 
 /// The metrics as the shards have published them.
@@ -58,6 +61,7 @@ pub(super) fn of_server(state: &ServerState) -> Vec<Metric> {
     let mut metrics = of_sequencer(state);
     metrics.extend(of_publishers(state));
     metrics.extend(of_access(state));
+    metrics.extend(of_spool(state));
     metrics.extend(of_bars_and_clock(state));
     metrics.push(count(
         "tls_certificate_reload_failures",
@@ -73,6 +77,20 @@ fn count(name: &'static str, value: u64, help: &'static str) -> Metric {
 
 fn level(name: &'static str, value: u64, help: &'static str) -> Metric {
     Metric { name, help, kind: CounterKind::Level, value: value as i64 }
+}
+
+fn of_spool(state: &ServerState) -> Vec<Metric> {
+    let of = |number: fn(&Spool) -> u64| state.spool.as_deref().map_or(0, number);
+    vec![
+        level("spool_bytes", of(Spool::bytes), "Bytes of the records that wait for the delayed markets"),
+        count("spool_records", of(Spool::records), "Records that were written for the delayed markets"),
+        count(
+            "spool_records_lost",
+            of(Spool::records_lost),
+            "Records that the delayed markets miss, since the disk failed, was too slow or spool_bytes_max was reached",
+        ),
+        count("spool_failures", of(Spool::failures), "Times that the disk of the spool has refused something"),
+    ]
 }
 
 fn of_sequencer(state: &ServerState) -> Vec<Metric> {

@@ -7,6 +7,7 @@ pub(super) mod bars;
 pub(super) mod echo;
 pub(super) mod health;
 pub(super) mod instruments;
+pub(super) mod market;
 pub(super) mod metrics;
 pub(super) mod operator;
 pub(super) mod publish;

@@ -14,6 +14,7 @@ use crate::auth::Purpose;
 use crate::clock::{now_ns, wall_ns};
 use crate::config::{AdminListen, Config};
 use crate::http::credential::check_failures;
+use crate::http::handlers::market::market_of;
 use crate::http::refusal::Refusal;
 use crate::http::request::bearer_token;
 use crate::http::response::Response;
@@ -33,7 +34,7 @@ pub(crate) fn get(
 ) -> Result<Response, Refusal> {
     authorize(server.state(), &server.config(), address.map(|address| address.client()), request)?;
     server.publish_counters();
-    Ok(response(server.state()))
+    Ok(response(market_of(server.state(), request)?))
 }
 
 /// The view at the admin listener, as the shards have published it. One that only this machine reaches, because the
@@ -46,7 +47,7 @@ pub(crate) fn get_admin(
     request: &http::Request<()>,
 ) -> Result<Response, Refusal> {
     authorize_admin(state, config, listen, peer, request)?;
-    Ok(response(state))
+    Ok(response(market_of(state, request)?))
 }
 
 /// Whether a request to the admin listener is the operator's.
@@ -98,10 +99,11 @@ fn view(state: &ServerState, wall_ns: u64, now_ns: u64) -> Value {
         metrics.iter().filter(|metric| metric.kind == kind).map(|m| (m.name.to_owned(), m.value.into())).collect()
     };
     let rows = state.source_rows(now_ns, wall_ns);
-    let (not_ready, warnings) = state.readiness(&rows, Detail::Reason, now_ns);
+    let (not_ready, warnings) = state.readiness(&rows, Detail::Reason, now_ns, wall_ns);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "epoch": state.config.shard.epoch,
+        "delay_s": state.delay_s(),
         "time_ns": wall_ns,
         "uptime_ms": now_ns.saturating_sub(state.started_ns) / 1_000_000,
         "not_ready": not_ready,
@@ -112,14 +114,14 @@ fn view(state: &ServerState, wall_ns: u64, now_ns: u64) -> Value {
             "counters": of(CounterKind::Count),
         },
         "log_lines_dropped": Map::from_iter(log::dropped().map(|(cause, lines)| (cause.to_owned(), lines.into()))),
-        "sources": rows.iter().map(|row| source(row, now_ns, wall_ns)).collect::<Vec<_>>(),
+        "sources": rows.iter().map(|row| source(row, now_ns, state.market_ns(wall_ns))).collect::<Vec<_>>(),
         "shards": shards(state),
         "slow": slow(state, now_ns),
     })
 }
 
 /// A configured feed or a connected publisher.
-fn source(row: &SourceRow, now_ns: u64, wall_ns: u64) -> Value {
+fn source(row: &SourceRow, now_ns: u64, market_ns: u64) -> Value {
     let activity = row.activity.as_ref();
     json!({
         "source": row.id,
@@ -132,7 +134,7 @@ fn source(row: &SourceRow, now_ns: u64, wall_ns: u64) -> Value {
         "records": activity.map_or(0, |now| now.status.records),
         "records_per_s": activity.map_or(0, |now| now.records_per_s),
         "lost": lost(row.feed.as_ref().map(|feed| &feed.report)),
-        "silent_ms": activity.map(|now| wall_ns.saturating_sub(now.status.last_batch_ns) / 1_000_000),
+        "silent_ms": activity.map(|now| market_ns.saturating_sub(now.status.last_batch_ns) / 1_000_000),
         "restarts": row.feed.as_ref().map_or(0, |feed| feed.restarts),
         "gaps": row.feed.as_ref().map_or(0, |feed| feed.gaps),
         "duplicates": row.feed.as_ref().map_or(0, |feed| feed.report.duplicates),

@@ -59,7 +59,7 @@ pub(crate) async fn get(
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
     let symbol = percent_decode_str(symbol).decode_utf8_lossy();
-    let channels = visible(principal, &symbol, &channels_of(query)?);
+    let channels = visible(principal, &symbol, &channels_of(query)?, server.state().delay_s());
     if channels.is_empty() {
         // Before it is looked up: a refusal does not tell whether it exists.
         return Err(denied(&symbol, "it"));
@@ -91,14 +91,14 @@ pub(crate) async fn begin(
     let patterns = patterns_of(query, server.config().shard.symbol_bytes_max)?;
     for pattern in &patterns {
         if let Pattern::Exact(symbol) = pattern
-            && visible(principal, symbol, &channels).is_empty()
+            && visible(principal, symbol, &channels, server.state().delay_s()).is_empty()
         {
             return Err(denied(symbol, "it"));
         }
     }
     let _building = server.enter_building(BUILDING_MAX)?;
     let wanted = matching(server, principal, &patterns, &channels).await?;
-    let view = View { principal: principal.clone(), channels };
+    let view = View { principal: principal.clone(), channels, delay_s: server.state().delay_s() };
     let tag_before = hashed(server, &wanted, &view).await?;
     if matches_tag(request.headers(), &tag_before) {
         return Ok((tagged(Response::not_modified(), &tag_before), None));
@@ -245,7 +245,7 @@ async fn matching(
                 let entries = (from..=last.min(from + MATCHED_AT_ONCE - 1)).filter_map(|id| shard.directory().get(id));
                 let covered = entries.filter(|entry| {
                     prefixes.iter().any(|pattern| covers(principal, pattern, &entry.symbol))
-                        && !visible(principal, &entry.symbol, channels).is_empty()
+                        && !visible(principal, &entry.symbol, channels, server.state().delay_s()).is_empty()
                 });
                 wanted.extend(covered.map(|entry| entry.id));
             }
@@ -282,17 +282,18 @@ async fn hashed(server: &HttpServer, wanted: &[u32], view: &View) -> Result<Stri
 struct View {
     principal: Arc<Principal>,
     channels: Vec<Channel>,
+    delay_s: u32,
 }
 
 impl View {
     fn of(&self, symbol: &str) -> Vec<Channel> {
-        visible(&self.principal, symbol, &self.channels)
+        visible(&self.principal, symbol, &self.channels, self.delay_s)
     }
 }
 
-/// Those of these channels that a client may see.
-fn visible(principal: &Principal, symbol: &str, channels: &[Channel]) -> Vec<Channel> {
-    channels.iter().copied().filter(|channel| principal.may_see(symbol, *channel)).collect()
+/// Those of these channels that a client may see, in a market of this delay.
+fn visible(principal: &Principal, symbol: &str, channels: &[Channel], delay_s: u32) -> Vec<Channel> {
+    channels.iter().copied().filter(|channel| principal.may_see(symbol, *channel, delay_s)).collect()
 }
 
 /// True if a pattern covers a symbol. Only one below the folder of its user covers a private symbol.

@@ -34,9 +34,9 @@ fn what_no_rule_allows_is_denied_and_deny_wins() {
         ("BTC-USDT", Channel::Quote, false),
         ("ETH-USD", Channel::Trade, false),
     ] {
-        assert_eq!(rights.grant(symbol, channel) != Grant::Denied, is_live, "{symbol}");
+        assert_eq!(rights.grant(symbol, channel, 0) != Grant::Denied, is_live, "{symbol}");
     }
-    assert_eq!(Rights::none().grant("A", Channel::Quote), Grant::Denied);
+    assert_eq!(Rights::none().grant("A", Channel::Quote, 0), Grant::Denied);
 }
 
 #[test]
@@ -49,13 +49,16 @@ fn real_time_is_better_than_delayed_and_terms_are_those_of_one_rule() {
         rule("ABC", QUOTE, depth(u32::MAX, 1000)),
         rule("AB*", QUOTE, depth(7, 10)),
     ]);
-    assert_eq!(rights.grant("B", Channel::Quote), Grant::Delayed(900));
-    assert_eq!(rights.grant("A", Channel::Quote), Grant::Delayed(60));
-    assert_eq!(rights.grant("ABC", Channel::Quote), Grant::Live(depth(7, 10).unwrap()));
-    assert_eq!(rights.extent("", Channel::Quote), Extent::Some { interval: at(10).unwrap().interval, is_whole: false });
-    assert_eq!(rights.extent("B", Channel::Quote), Extent::Delayed);
+    assert_eq!(rights.grant("B", Channel::Quote, 0), Grant::Delayed(900));
+    assert_eq!(rights.grant("A", Channel::Quote, 0), Grant::Delayed(60));
+    assert_eq!(rights.grant("ABC", Channel::Quote, 0), Grant::Live(depth(7, 10).unwrap()));
     assert_eq!(
-        rights.extent("AB", Channel::Quote),
+        rights.extent("", Channel::Quote, 0),
+        Extent::Some { interval: at(10).unwrap().interval, is_whole: false }
+    );
+    assert_eq!(rights.extent("B", Channel::Quote, 0), Extent::Delayed);
+    assert_eq!(
+        rights.extent("AB", Channel::Quote, 0),
         Extent::Some { interval: at(10).unwrap().interval, is_whole: true }
     );
 }
@@ -106,11 +109,11 @@ proptest! {
                 if delay_s > 0 { Grant::Delayed(delay_s) } else { Grant::Live(at(ms).unwrap()) }
             };
             for symbol in SYMBOLS {
-                prop_assert_eq!(rights.grant(symbol, channel), naive(symbol), "{}", symbol);
+                prop_assert_eq!(rights.grant(symbol, channel, 0), naive(symbol), "{}", symbol);
             }
             for prefix in ["", "A", "AB", "B", "BA", "C", "€", "user/", "user/A/"] {
                 let below: Vec<_> = SYMBOLS.iter().filter(|symbol| symbol.starts_with(prefix)).map(|s| naive(s)).collect();
-                match rights.extent(prefix, channel) {
+                match rights.extent(prefix, channel, 0) {
                     Extent::Nothing => prop_assert!(below.iter().all(|grant| *grant == Grant::Denied)),
                     Extent::Delayed => prop_assert!(below.iter().all(|grant| !matches!(grant, Grant::Live(_)))),
                     Extent::Some { interval, is_whole } => for grant in below {

@@ -215,7 +215,9 @@ impl CatchUp<'_> {
         let mut text = Vec::new();
         let Replay { id, conflate_ms, count, .. } = *replay;
         let from = self.market.position.next();
-        let answer = reply::Resumed { id, how: "snapshot", from, conflate_ms, count, ..reply::Resumed::default() };
+        let delay_s = self.index.delay_s();
+        let answer =
+            reply::Resumed { id, how: "snapshot", from, conflate_ms, count, delay_s, ..reply::Resumed::default() };
         reply::resumed(&mut text, &answer);
         self.index.encoding(audience).format.push_answer(&text, self.arena);
     }

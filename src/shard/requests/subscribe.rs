@@ -323,6 +323,7 @@ impl<I: Io> ClientContext<'_, I> {
             denied: &as_strs(denied),
             limited: &as_strs(limited),
             delayed: &as_strs(delayed),
+            delay_s: self.settings.delay_s,
         };
         self.answer(slot_id, |out| reply::subscribed(out, &answer));
     }
@@ -353,6 +354,7 @@ impl<I: Io> ClientContext<'_, I> {
             denied: &as_strs(denied),
             limited: &as_strs(limited),
             delayed: &as_strs(delayed),
+            delay_s: self.settings.delay_s,
         };
         self.answer(slot_id, |out| reply::resumed(out, &answer));
     }

@@ -38,6 +38,8 @@ struct Entry {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct RightsTable {
+    /// The age of the data, s.
+    pub(super) delay_s: u32,
     /// Of an id, less one.
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
@@ -105,7 +107,7 @@ impl RightsTable {
         let Some(entry) = self.entry(id) else { return ChannelSet::ALL };
         match entry.channels.get(instrument as usize - 1) {
             Some(channels) => *channels,
-            None => evaluate(&entry.rights, &instruments.row(instrument).symbol),
+            None => evaluate(&entry.rights, &instruments.row(instrument).symbol, self.delay_s),
         }
     }
 
@@ -115,7 +117,7 @@ impl RightsTable {
         for entry in self.entries.iter_mut().flatten() {
             while *budget > 0 && entry.channels.len() < instruments.len() {
                 let symbol = &instruments.row(entry.channels.len() as u32 + 1).symbol;
-                entry.channels.push(evaluate(&entry.rights, symbol));
+                entry.channels.push(evaluate(&entry.rights, symbol, self.delay_s));
                 *budget = budget.saturating_sub(UNITS);
                 has_worked = true;
             }
@@ -136,9 +138,9 @@ impl RightsTable {
 const UNITS: usize = 4;
 
 /// Private symbols are their user's, whose patterns alone cover them: only rules that deny count.
-fn evaluate(rights: &Rights, symbol: &str) -> ChannelSet {
+fn evaluate(rights: &Rights, symbol: &str, delay_s: u32) -> ChannelSet {
     match owner_folder(symbol) {
-        None => rights.served_channels(symbol),
+        None => rights.served_channels(symbol, delay_s),
         Some(_) => Channel::ALL.into_iter().filter(|channel| !rights.denies(symbol, false, *channel)).collect(),
     }
 }

@@ -62,6 +62,9 @@ pub enum Reply {
         /// `required`: nothing but an auth is accepted until there was one.
         #[serde(default)]
         auth: Option<String>,
+        /// The age of the data, seconds; 0: live.
+        #[serde(default)]
+        delay_s: u32,
     },
     /// Answers a subscribe.
     Subscribed {
@@ -80,9 +83,12 @@ pub enum Reply {
         /// Names and patterns of which it gets less than it has asked for.
         #[serde(default)]
         limited: Vec<String>,
-        /// Of both, those of which it has a right to delayed data.
+        /// Of both, those of which it has a right to data that is older than that of this server.
         #[serde(default)]
         delayed: Vec<String>,
+        /// The age of the data, seconds; 0: live.
+        #[serde(default)]
+        delay_s: u32,
     },
     /// Answers an unsubscribe.
     Unsubscribed {
@@ -114,9 +120,12 @@ pub enum Reply {
         /// Names and patterns of which it gets less than it has asked for.
         #[serde(default)]
         limited: Vec<String>,
-        /// Of both, those of which it has a right to delayed data.
+        /// Of both, those of which it has a right to data that is older than that of this server.
         #[serde(default)]
         delayed: Vec<String>,
+        /// The age of the data, seconds; 0: live.
+        #[serde(default)]
+        delay_s: u32,
     },
     /// Answers a ping.
     Pong {
@@ -298,7 +307,9 @@ mod tests {
         let limits = WelcomeLimits { symbols: 1, requests_per_s: 2 };
         let (user, expires_in_s, auth) = (Some("u".to_owned()), Some(9), Some("required".to_owned()));
         let version = "1".to_owned();
-        let welcome = Reply::Welcome { epoch: u32::MAX, version, heartbeat_ms: 5, limits, user, expires_in_s, auth };
+        let delay_s = 900;
+        let welcome =
+            Reply::Welcome { epoch: u32::MAX, version, heartbeat_ms: 5, limits, user, expires_in_s, auth, delay_s };
         let greeting = reply::Welcome {
             epoch: u32::MAX,
             version: "1",
@@ -307,6 +318,7 @@ mod tests {
             user: Some("u"),
             expires_in_s: Some(9),
             auth: Some("required"),
+            delay_s,
         };
         assert_eq!(read(&|out| reply::welcome(out, &greeting)), welcome);
         let (user, dropped) = ("u".to_owned(), vec!["A".to_owned()]);
@@ -316,7 +328,7 @@ mod tests {
         let (unknown, denied) = (vec!["a\"".to_owned()], vec!["b".to_owned()]);
         let (limited, delayed) = (vec!["c*".to_owned()], vec!["b".to_owned()]);
         let subscribed =
-            Reply::Subscribed { id: u64::MAX, conflate_ms: 10, count: 3, unknown, denied, limited, delayed };
+            Reply::Subscribed { id: u64::MAX, conflate_ms: 10, count: 3, unknown, denied, limited, delayed, delay_s };
         let answer = reply::Subscribed {
             id: u64::MAX,
             conflate_ms: 10,
@@ -325,13 +337,15 @@ mod tests {
             denied: &["b"],
             limited: &["c*"],
             delayed: &["b"],
+            delay_s,
         };
         assert_eq!(read(&|out| reply::subscribed(out, &answer)), subscribed);
         assert_eq!(read(&|out| reply::unsubscribed(out, 1, 2)), Reply::Unsubscribed { id: 1, count: 2 });
         let (how, unknown) = ("snapshot".to_owned(), vec!["X".to_owned()]);
         let (denied, limited, delayed) = (vec!["Y".to_owned()], vec![], vec![]);
         let from = Position::MAX;
-        let resumed = Reply::Resumed { id: 1, how, from, conflate_ms: 10, count: 2, unknown, denied, limited, delayed };
+        let resumed =
+            Reply::Resumed { id: 1, how, from, conflate_ms: 10, count: 2, unknown, denied, limited, delayed, delay_s };
         let answer = reply::Resumed {
             id: 1,
             how: "snapshot",
@@ -340,6 +354,7 @@ mod tests {
             count: 2,
             unknown: &["X"],
             denied: &["Y"],
+            delay_s,
             ..reply::Resumed::default()
         };
         assert_eq!(read(&|out| reply::resumed(out, &answer)), resumed);

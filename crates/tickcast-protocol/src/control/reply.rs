@@ -48,6 +48,9 @@ pub struct Welcome<'a> {
     /// `required`: nothing but an auth is accepted until there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<&'a str>,
+    /// The age of the data, seconds; 0: live.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub delay_s: u32,
 }
 
 /// Greets a client.
@@ -66,6 +69,10 @@ pub fn expiring(out: &mut Vec<u8>, in_s: u64) {
     push(out, &Answer::Expiring { in_s });
 }
 
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
 /// The reply to a subscribe.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Subscribed<'a> {
@@ -82,9 +89,12 @@ pub struct Subscribed<'a> {
     /// Names and patterns of which the client gets less than it has asked for.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub limited: &'a [&'a str],
-    /// Of both, those of which it has a right to delayed data.
+    /// Of both, those of which it has a right to data that is older than that of this server.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub delayed: &'a [&'a str],
+    /// The age of the data, seconds; 0: live.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub delay_s: u32,
 }
 
 /// Answers a subscribe.
@@ -118,9 +128,12 @@ pub struct Resumed<'a> {
     /// Names and patterns of which the client gets less than it has asked for.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub limited: &'a [&'a str],
-    /// Of both, those of which it has a right to delayed data.
+    /// Of both, those of which it has a right to data that is older than that of this server.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub delayed: &'a [&'a str],
+    /// The age of the data, seconds; 0: live.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub delay_s: u32,
 }
 
 /// Answers a resume. A second reply with the same id reports that the replay could not be finished, and `how` the
@@ -222,12 +235,15 @@ mod tests {
             user: None,
             expires_in_s: None,
             auth: None,
+            delay_s: 0,
         };
         let plain = text(|out| welcome(out, &greeting));
         greeting.auth = Some("required");
         assert!(text(|out| welcome(out, &greeting)).ends_with(r#","auth":"required"}"#));
         (greeting.auth, greeting.user, greeting.expires_in_s) = (None, Some("u-17"), Some(600));
         assert!(text(|out| welcome(out, &greeting)).ends_with(r#","user":"u-17","expires_in_s":600}"#));
+        greeting.delay_s = 900;
+        assert!(text(|out| welcome(out, &greeting)).ends_with(r#","expires_in_s":600,"delay_s":900}"#));
         let authenticated = text(|out| authenticated(out, 4, "u-17", Some(600), &["XAU-*"]));
         assert_eq!(
             authenticated,
@@ -247,6 +263,8 @@ mod tests {
         assert!(
             text(|out| subscribed(out, &answer)).ends_with(r#""denied":["X"],"limited":["*"],"delayed":["X","*"]}"#)
         );
+        let answer = Subscribed { delay_s: 900, ..Subscribed::default() };
+        assert!(text(|out| subscribed(out, &answer)).ends_with(r#""denied":[],"delay_s":900}"#));
         assert_eq!(text(|out| unsubscribed(out, 2, 1)), r#"{"type":"unsubscribed","id":2,"count":1}"#);
         let answer = Resumed {
             id: 3,
