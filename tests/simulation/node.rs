@@ -23,6 +23,7 @@ pub fn settings(plan: &Plan) -> Settings {
             0 => default.backlog_ms_max,
             ms => ms,
         },
+        delay_s: plan.delay_s,
         heartbeat_ms: 1000,
         ping_interval_ms: 2000,
         idle_timeout_ms: 8000,

@@ -18,20 +18,25 @@ pub const USERS: u32 = 4;
 pub struct Entitled {
     /// Equal for equal rules.
     pub number: usize,
-    rules: Option<Vec<(Pattern, ChannelSet, bool)>>,
+    rules: Option<Vec<OneRule>>,
+    /// The age of the data of all shards, s.
+    delay_s: u32,
 }
+
+/// What it is about, and the age of the data that it allows, s; `None`: it denies.
+type OneRule = (Pattern, ChannelSet, Option<u32>);
 
 impl Entitled {
     pub fn to_everything() -> Rc<Self> {
-        Rc::new(Self { number: 0, rules: None })
+        Rc::new(Self { number: 0, rules: None, delay_s: 0 })
     }
 
-    /// So many different ones, at most.
-    pub fn any(count: u32, dice: &mut Dice) -> Vec<Rc<Self>> {
+    /// So many different ones, at most, for shards whose data has this age.
+    pub fn any(count: u32, delay_s: u32, dice: &mut Dice) -> Vec<Rc<Self>> {
         let mut made: Vec<Rc<Self>> = Vec::new();
         for _ in 0..count {
             let rules = (0..1 + dice.below(5)).map(|_| any_rule(dice)).collect();
-            let mut entitled = Self { number: made.len() + 1, rules: Some(rules) };
+            let mut entitled = Self { number: made.len() + 1, rules: Some(rules), delay_s };
             if let Some(same) = made.iter().find(|same| same.rights() == entitled.rights()) {
                 entitled.number = same.number;
             }
@@ -43,8 +48,9 @@ impl Entitled {
     /// The server's rights of the same rules.
     fn rights(&self) -> Rights {
         let Some(rules) = &self.rules else { return Rights::open() };
-        let rule = |(pattern, channels, allows): &(Pattern, ChannelSet, bool)| {
-            Rule::new(pattern.clone(), *channels, allows.then(Terms::default))
+        let rule = |(pattern, channels, delay_s): &OneRule| {
+            let terms = delay_s.map(|delay_s| Terms { delay_s, ..Terms::default() });
+            Rule::new(pattern.clone(), *channels, terms)
         };
         Rights::new(rules.iter().map(rule).collect())
     }
@@ -56,11 +62,9 @@ impl Entitled {
     /// True if a channel of a symbol may be seen.
     pub fn may(&self, symbol: &str, channel: Channel) -> bool {
         let Some(rules) = &self.rules else { return true };
-        let covers = |(pattern, channels, _): &&(Pattern, ChannelSet, bool)| {
-            channels.contains(channel) && pattern.matches(symbol)
-        };
-        let mut covering = rules.iter().filter(covers).map(|(.., allows)| *allows).peekable();
-        covering.peek().is_some() && covering.all(|allows| allows)
+        let covers = |(pattern, channels, _): &&OneRule| channels.contains(channel) && pattern.matches(symbol);
+        let covering: Vec<_> = rules.iter().filter(covers).map(|(.., delay_s)| *delay_s).collect();
+        covering.iter().all(Option::is_some) && covering.iter().flatten().any(|delay_s| *delay_s <= self.delay_s)
     }
 
     /// True if a subscription is kept: a name that may be seen, or a pattern of which something might be.
@@ -71,7 +75,11 @@ impl Entitled {
             (Pattern::Prefix(prefix), Some(rules)) => (prefix.as_str(), rules),
         };
         let of = |allows: bool| {
-            rules.iter().filter(move |(_, channels, of)| *of == allows && channels.contains(channel)).map(|(p, ..)| p)
+            let is_such = move |delay_s: &Option<u32>| match delay_s {
+                Some(delay_s) => allows && *delay_s <= self.delay_s,
+                None => !allows,
+            };
+            rules.iter().filter(move |(_, channels, of)| is_such(of) && channels.contains(channel)).map(|(p, ..)| p)
         };
         // The part of the pattern that a rule is about.
         let part = |rule: &Pattern| match rule {
@@ -92,7 +100,7 @@ fn covers_all(wide: &Pattern, narrow: &Pattern) -> bool {
     }
 }
 
-fn any_rule(dice: &mut Dice) -> (Pattern, ChannelSet, bool) {
+fn any_rule(dice: &mut Dice) -> OneRule {
     let text = match dice.below(4) {
         0 => "*".to_owned(),
         1..3 => ["A*", "A-*", "AB*", "B-*", "B*", "C*"][dice.below(6) as usize].to_owned(),
@@ -102,5 +110,6 @@ fn any_rule(dice: &mut Dice) -> (Pattern, ChannelSet, bool) {
         0 => ChannelSet::ALL,
         _ => Channel::ALL.into_iter().filter(|_| dice.chance(512)).collect(),
     };
-    (Pattern::parse(&text).expect("a pattern"), channels, dice.chance(700))
+    let delay_s = [0, 0, 300, 1800][dice.below(4) as usize];
+    (Pattern::parse(&text).expect("a pattern"), channels, dice.chance(700).then_some(delay_s))
 }

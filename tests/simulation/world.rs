@@ -91,7 +91,7 @@ impl World {
             clients: Vec::new(),
             symbols: Vec::new(),
             wishes: Vec::new(),
-            rights: Entitled::any(plan.rights, &mut Dice::new(seed ^ 12 << 32)),
+            rights: Entitled::any(plan.rights, plan.delay_s, &mut Dice::new(seed ^ 12 << 32)),
             rights_dice: Dice::new(seed ^ 13 << 32),
             resyncing: false,
             silent: 0,
