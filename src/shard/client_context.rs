@@ -114,7 +114,8 @@ impl<I: Io> ClientContext<'_, I> {
     /// Adds to the pending answers of a client. One that sends requests and does not read the answers is closed at the
     /// limit. An SSE client has sent one request, and has no limit.
     fn push_bytes(&mut self, slot_id: SlotId, push: impl FnOnce(&mut Vec<u8>)) {
-        let Some(client) = self.connections.get(slot_id) else { return };
+        // Nothing follows a close frame: neither the end of a request that was under way, nor the answer about a token.
+        let Some(client) = self.connections.get(slot_id).filter(|client| client.is_open()) else { return };
         let limit = if client.is_websocket() { self.settings.answers_bytes_max } else { usize::MAX };
         let backlog = self.leave_live_path(slot_id);
         let pending = backlog.answers.len();

@@ -43,10 +43,6 @@ impl<I: Io> ClientContext<'_, I> {
     /// Goes on with a client whose token was verified.
     pub(in crate::shard) fn authenticated(&mut self, slot_id: SlotId, outcome: Result<Arc<Principal>, AuthRefusal>) {
         let Some((mut operation, input)) = self.operations.remove(slot_id) else { return };
-        // Nothing follows a close frame.
-        if self.connections.get(slot_id).is_none_or(|client| !client.is_open()) {
-            return;
-        }
         let is_done = match outcome {
             Err(AuthRefusal { code, message }) => {
                 self.answer_error(slot_id, &RequestError { id: Some(operation.id), code, message });
