@@ -105,6 +105,8 @@ layer! {
     operator_token "TICKCAST_OPERATOR_TOKEN" "TOKEN" String;
     /// File with the tokens for `/v1/operator`, one a line [default: none]
     operator_token_file "TICKCAST_OPERATOR_TOKEN_FILE" "FILE" PathBuf;
+    /// Names in client certificates of operators, separated by commas; needs tls_client_ca [default: none]
+    operator_certificates "TICKCAST_OPERATOR_CERTIFICATES" "NAMES" String;
     /// File with the API keys of subscribers, as hashes with their rights [default: none]
     api_keys_file "TICKCAST_API_KEYS_FILE" "FILE" PathBuf;
     /// File of revoked tokens and users, a line of JSON each: read when it changes, and appended to by the operator's
@@ -281,6 +283,8 @@ pub struct PublisherEntry {
     pub token: Option<String>,
     /// One token a line.
     pub token_file: Option<PathBuf>,
+    /// Names of client certificates.
+    pub certificate_names: Option<Vec<String>>,
     /// Names, and beginnings of names with a `*` behind them.
     pub symbols: Option<Vec<String>>,
     pub venues: Option<Vec<String>>,

@@ -91,6 +91,8 @@ pub struct Config {
     pub publishers: Vec<IdentitySettings>,
     /// Empty: the operator view is served to this machine only.
     pub operator_tokens: Vec<Token>,
+    /// Names of client certificates that are the operator's.
+    pub operator_certificates: Vec<String>,
     /// Who may subscribe, and to what.
     pub access: AccessSettings,
     pub delayed: Vec<DelayedMarket>,

@@ -40,6 +40,24 @@ pub(super) fn resolve_tokens(
     Ok(tokens)
 }
 
+/// The names of client certificates of operators.
+pub(super) fn resolve_operator_certificates(layer: &Layer) -> Result<Vec<String>, ConfigError> {
+    let names = layer.operator_certificates.as_deref().unwrap_or_default().split(',').map(str::trim);
+    let names: Vec<String> = names.filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    check_authority(layer, "operator_certificates", !names.is_empty())?;
+    Ok(names)
+}
+
+/// Certificates of clients are verified by `tls_client_ca` alone.
+fn check_authority(layer: &Layer, setting: &'static str, has_names: bool) -> Result<(), ConfigError> {
+    if !has_names || layer.tls_client_ca.is_some() {
+        return Ok(());
+    }
+    let problem =
+        "names of client certificates without tls_client_ca: expected the authorities of these certificates".to_owned();
+    Err(ConfigError::Value { setting, problem })
+}
+
 /// All identities: that of the single token, then those of the tables. `limits` and `pace` are the defaults.
 pub(super) fn resolve_identities(
     layer: &Layer,
@@ -50,9 +68,22 @@ pub(super) fn resolve_identities(
     let tokens = resolve_tokens("publish_token", layer.publish_token.as_deref(), layer.publish_token_file.as_deref())?;
     if !tokens.is_empty() {
         let (name, owner) = (DEFAULT_IDENTITY.to_owned(), DEFAULT_IDENTITY.to_owned());
-        let (symbols, venues) = (Vec::new(), Vec::new());
-        identities.push(IdentitySettings { name, owner, priority: 0, tokens, symbols, venues, limits, pace });
+        let (certificates, symbols, venues) = (Vec::new(), Vec::new(), Vec::new());
+        let priority = 0;
+        identities.push(IdentitySettings {
+            name,
+            owner,
+            priority,
+            tokens,
+            certificates,
+            symbols,
+            venues,
+            limits,
+            pace,
+        });
     }
+    let has_names = layer.publisher.iter().any(|entry| entry.certificate_names.is_some());
+    check_authority(layer, SETTING, has_names)?;
     for entry in &layer.publisher {
         identities.push(resolve_entry(entry, limits, pace)?);
     }
@@ -77,8 +108,9 @@ fn resolve_entry(
         other => other,
     };
     let tokens = resolve_tokens(SETTING, entry.token.as_deref(), entry.token_file.as_deref()).map_err(of_entry)?;
-    if tokens.is_empty() {
-        return Err(invalid(&name, "no token: expected token_file or token"));
+    let certificates = entry.certificate_names.clone().unwrap_or_default();
+    if tokens.is_empty() && certificates.is_empty() {
+        return Err(invalid(&name, "no token: expected token_file, token or certificate_names"));
     }
     let is_backup = entry.backup_of.is_some();
     let priority = entry.priority.unwrap_or(u8::from(is_backup));
@@ -92,6 +124,7 @@ fn resolve_entry(
         owner: entry.backup_of.clone().unwrap_or_else(|| name.clone()),
         priority,
         tokens,
+        certificates,
         symbols: resolve_patterns(&name, "symbols", entry.symbols.as_deref())?,
         venues: resolve_patterns(&name, "venues", entry.venues.as_deref())?,
         limits: OwnerLimits {
@@ -133,6 +166,10 @@ fn check_together(identities: &[IdentitySettings]) -> Result<(), ConfigError> {
         for before in &identities[..nth] {
             if before.name == identity.name {
                 return Err(invalid(&identity.name, "the name is given twice: expected each once"));
+            }
+            if let Some(name) = before.certificates.iter().find(|name| identity.certificates.contains(name)) {
+                let problem = format!("certificate_names: {name:?} is also one of {:?}: expected its own", before.name);
+                return Err(invalid(&identity.name, &problem));
             }
             if before.tokens.iter().any(|token| identity.tokens.contains(token)) {
                 let problem = format!("its token is also that of {:?}: expected one of its own", before.name);

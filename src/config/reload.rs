@@ -69,7 +69,7 @@ reload! {
     fixed: listen admin_listen tls_listen tls_min_version tls_client_ca cores feeds connections_max instruments_max
         book_levels_max ring_bytes bars_bytes send_buffer_bytes receive_buffer_bytes notsent_lowat_bytes stale_ms
         instrument_expire_ms delayed spool_dir spool_bytes_max revocations_file;
-    changed: tls_pairs tls_limits publishers operator_tokens access enable_echo allow_origin allow_host log log_lines_per_s
+    changed: tls_pairs tls_limits publishers operator_tokens operator_certificates access enable_echo allow_origin allow_host log log_lines_per_s
         connections_per_address_max addresses_exempt trusted_proxies handshakes_per_s handshakes_per_address_per_s
         pending_connections_max pending_per_address_max get_units_per_address_per_s answer_bytes_max
         answer_bytes_per_address_max answer_bytes_per_connection_max echoes_max publishers_max publish_pace

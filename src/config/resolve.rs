@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::access::{has_access, resolve_access};
 use super::agreement;
 use super::delayed::{resolve_delayed, resolve_spool_bytes};
-use super::publishers::{resolve_identities, resolve_tokens};
+use super::publishers::{resolve_identities, resolve_operator_certificates, resolve_tokens};
 use super::range::within;
 use super::tls::{TlsLimits, TlsListener};
 use super::{AdminListen, AllowedHosts, Config, ConfigError, Layer, Machine, Origins};
@@ -59,6 +59,7 @@ impl Config {
             feeds: resolve_feeds(&feed_texts(&layer))?,
             publishers: resolve_identities(&layer, publisher_limits, publish_pace)?,
             operator_tokens: resolve_operator_tokens(&layer)?,
+            operator_certificates: resolve_operator_certificates(&layer)?,
             access: resolve_access(&layer)?,
             delayed: resolve_delayed(&layer, [Some(listen), tls.listen], connections_max)?,
             spool_dir: layer.spool_dir.clone(),

@@ -17,7 +17,7 @@ use super::timer;
 use crate::allowance::Allowance;
 use crate::clock::now_ns;
 use crate::state::ClientAddress;
-use crate::tls::{Session, sealed_bytes_max};
+use crate::tls::{ClientCertificate, Session, sealed_bytes_max};
 
 /// Header lines of a request at most, as many as servers behind proxies take.
 pub(super) const HEADERS_MAX: usize = 100;
@@ -114,6 +114,11 @@ impl Connection {
             }
         };
         future::or(reading, future::or(evicted, late)).await
+    }
+
+    /// The certificate that the peer has presented, if it has.
+    pub(super) fn client_certificate(&self) -> Option<ClientCertificate> {
+        self.session.as_ref()?.client_certificate()
     }
 
     /// A future that reads more bytes (0 at the end of the stream), and the pending connection, to wait for either.

@@ -113,7 +113,8 @@ pub(super) async fn route(
         Some(Endpoint::Publish) => publish::serve(server, connection, request).await,
         Some(Endpoint::Revoke) => {
             server.take_get_units(connection, units_of(endpoint))?;
-            let response = revoke::post(server, connection.address(), request)?;
+            let response =
+                revoke::post(server, connection.address(), connection.client_certificate().as_ref(), request)?;
             respond(server, connection, request, response).await
         }
         Some(Endpoint::Echo) if config.enable_echo => echo::serve(server, connection, request).await,
@@ -169,7 +170,9 @@ async fn get(
             let principal = server.identified(connection, request)?;
             bars::get(server, &principal, symbol(path), query).await
         }
-        Some(Endpoint::Operator) => operator::get(server, connection.address(), request),
+        Some(Endpoint::Operator) => {
+            operator::get(server, connection.address(), connection.client_certificate().as_ref(), request)
+        }
         Some(Endpoint::Metrics) => metrics::get(server, request),
         Some(Endpoint::Healthz) => health::healthz(server.state()),
         Some(Endpoint::Readyz) => health::readyz(server.state()),

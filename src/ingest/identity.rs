@@ -21,6 +21,8 @@ pub struct IdentitySettings {
     pub priority: u8,
     /// Any of them is accepted.
     pub tokens: Vec<Token>,
+    /// Names of client certificates that are accepted without a token.
+    pub certificates: Vec<String>,
     /// Symbols that it may define; empty for all.
     pub symbols: Vec<NamePattern>,
     /// Venues that it may name; empty for all.
@@ -157,6 +159,7 @@ mod tests {
             owner: "a".to_owned(),
             priority: 0,
             tokens: Vec::new(),
+            certificates: Vec::new(),
             symbols: ["BTC-*", "ETH-USD"].map(|text| NamePattern::parse(text).unwrap()).to_vec(),
             venues: Vec::new(),
             limits,

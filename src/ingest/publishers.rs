@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::identity::{Identity, IdentitySettings};
 use crate::auth::Token;
 use crate::sequencer::{OwnerId, SourceId, SourceIdentity};
+use crate::tls::ClientCertificate;
 
 /// The identities and the connected publishers.
 #[derive(Debug)]
@@ -44,11 +45,17 @@ struct Connected {
     is_withdrawn: Arc<AtomicBool>,
 }
 
-/// A token that was accepted, and the identity that it stands for.
+/// What was accepted, and the identity that it stands for.
 #[derive(Clone, Debug)]
 pub struct Credential {
     pub identity: Arc<Identity>,
-    token: Token,
+    proof: Proof,
+}
+
+#[derive(Clone, Debug)]
+enum Proof {
+    Token(Token),
+    Certificate(ClientCertificate),
 }
 
 /// A publisher that was added.
@@ -128,11 +135,19 @@ impl Publishers {
         for identity in &self.lock().identities {
             for token in &identity.settings.tokens {
                 if token.matches(given) {
-                    found = Some(Credential { identity: identity.clone(), token: token.clone() });
+                    found = Some(Credential { identity: identity.clone(), proof: Proof::Token(token.clone()) });
                 }
             }
         }
         found
+    }
+
+    /// The identity that a client certificate stands for. It was verified when the connection was opened.
+    pub fn authenticate_certificate(&self, certificate: &ClientCertificate) -> Option<Credential> {
+        let state = self.lock();
+        let identity =
+            state.identities.iter().find(|identity| certificate.is_named(&identity.settings.certificates))?;
+        Some(Credential { identity: identity.clone(), proof: Proof::Certificate(certificate.clone()) })
     }
 
     /// Adds a publisher, unless `max` are connected.
@@ -222,9 +237,12 @@ impl Publishers {
 }
 
 impl Credential {
-    /// Whether the token still stands for the identity.
+    /// Whether the token or certificate still stands for the identity.
     fn is_valid(&self, identities: &[Arc<Identity>]) -> bool {
         let same = identities.iter().find(|identity| identity.settings.name == self.identity.settings.name);
-        same.is_some_and(|identity| identity.settings.tokens.contains(&self.token))
+        same.is_some_and(|identity| match &self.proof {
+            Proof::Token(token) => identity.settings.tokens.contains(token),
+            Proof::Certificate(certificate) => certificate.is_named(&identity.settings.certificates),
+        })
     }
 }

@@ -387,3 +387,10 @@ pub struct ClientCertificate {
     /// DNS names, mail addresses, URIs and addresses of its subjectAltName.
     pub names: Vec<String>,
 }
+
+impl ClientCertificate {
+    /// True if one of its names, or its common name, is among these.
+    pub fn is_named(&self, configured: &[String]) -> bool {
+        self.names.iter().chain(&self.common_name).any(|name| configured.contains(name))
+    }
+}

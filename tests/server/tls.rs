@@ -272,3 +272,49 @@ fn record_that_is_not_complete_has_a_deadline() {
     assert!(text.contains("a message was not complete within 300 ms"), "{text}");
     server.wait_for_metric("tickcast_message_timeouts_total", |count| count == 1);
 }
+
+#[test]
+fn client_certificates_stand_for_publishers_and_operators() {
+    let authority = Authority::new();
+    let config = authority.path("tickcast.toml");
+    let settings = |names: &str| {
+        let ca = authority.path("ca.pem");
+        let text = format!(
+            "feed = ['none']\ntls_client_ca = '{}'\noperator_certificates = 'ops.test, second.test'\n\
+             [[publisher]]\nname = 'desk'\nsymbols = ['BTC-*']\ncertificate_names = [{names}]\n",
+            ca.display()
+        );
+        std::fs::write(&config, text).expect("the folder is writable");
+    };
+    settings("'feed-1.test', 'feed-2.test'");
+    let server = authority.start(&["--config", config.to_str().expect("UTF-8")]);
+    let at = |names: &[&str]| authority.tunnel_as(&server, names);
+
+    let refused = |address: SocketAddr, headers: &[(&str, &str)]| {
+        let refusal = Client::try_connect(address, "/v1/publish", headers).map(drop).expect_err("it is refused");
+        (refusal.status, refusal.text())
+    };
+    let mut publisher = Publisher(Client::connect(at(&["feed-2.test"]), "/v1/publish", &[]));
+    let ids = publisher.define(&["BTC-USD"]);
+    let mut client = subscribe(server.address, &["trade"]);
+    publisher.publish(&[trade(ids[0], 7)]);
+    trades_to(&mut client, 7);
+    let (status, text) = refused(at(&["other.test"]), &[]);
+    assert!(status == 401 && text.contains("expected a name of certificate_names, or a token"), "{status} {text}");
+    let (status, text) = refused(authority.tunnel(&server), &[]);
+    assert!(status == 401 && text.contains("missing"), "{status} {text}");
+    let wrong = [("Authorization", "Bearer a-token-that-is-wrong")];
+    assert_eq!(refused(at(&["feed-1.test"]), &wrong).0, 401, "a token that is given decides");
+
+    assert_eq!(get(at(&["ops.test"]), "/v1/operator").status, 200);
+    assert_eq!(get(at(&["feed-1.test"]), "/v1/operator").status, 403);
+    assert_eq!(get(server.address, "/v1/operator").status, 403);
+
+    // A name that is withdrawn ends the connections that came with it.
+    settings("'feed-1.test'");
+    server.program.signal(Signal::HUP);
+    server.program.wait_for_stderr("settings were read again");
+    let end = publisher.0.end_code();
+    assert!(matches!(end, Some(1008)), "{end:?}");
+    assert_eq!(refused(at(&["feed-2.test"]), &[]).0, 401);
+}

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::client::WantsClientCert;
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, ConfigBuilder, RootCertStore};
 use tempfile::TempDir;
 
 use crate::DEADLINE;
@@ -67,11 +68,27 @@ impl Authority {
     }
 
     fn client(&self) -> Arc<ClientConfig> {
+        Arc::new(self.builder().with_no_client_auth())
+    }
+
+    /// A client with a certificate of this authority.
+    fn client_as(&self, names: &[&str]) -> Arc<ClientConfig> {
+        let key = KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        params.distinguished_name.push(DnType::CommonName, "client of a test");
+        let certificate = params.signed_by(&key, &self.issuer).expect("signed");
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let config = self.builder().with_client_auth_cert(vec![certificate.der().clone()], key);
+        Arc::new(config.expect("a pair"))
+    }
+
+    fn builder(&self) -> ConfigBuilder<ClientConfig, WantsClientCert> {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).expect("an authority");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        Arc::new(builder.expect("versions").with_root_certificates(roots).with_no_client_auth())
+        builder.expect("versions").with_root_certificates(roots)
     }
 
     /// The handshake with a server of this name; the certificate that it has shown.
@@ -93,7 +110,16 @@ impl Authority {
 
     /// A tunnel to a server; the address of its plain end.
     pub fn tunnel(&self, server: &Server) -> SocketAddr {
-        let (config, to) = (self.client(), tls_address(server));
+        Self::tunnel_of(self.client(), server)
+    }
+
+    /// The same with a client certificate for these names.
+    pub fn tunnel_as(&self, server: &Server, names: &[&str]) -> SocketAddr {
+        Self::tunnel_of(self.client_as(names), server)
+    }
+
+    fn tunnel_of(config: Arc<ClientConfig>, server: &Server) -> SocketAddr {
+        let to = tls_address(server);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         std::thread::spawn(move || {

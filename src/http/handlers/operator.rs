@@ -25,14 +25,16 @@ use crate::log;
 use crate::shard::{Encoding, Format};
 use crate::state::{ClientAddress, ServerState, SlowClientList, SlowClientRow};
 use crate::stats::{Counter, CounterKind};
+use crate::tls::ClientCertificate;
 
 /// The view at the public listener.
 pub(crate) fn get(
     server: &HttpServer,
     address: Option<ClientAddress>,
+    certificate: Option<&ClientCertificate>,
     request: &http::Request<()>,
 ) -> Result<Response, Refusal> {
-    authorize(server.state(), &server.config(), address.map(|address| address.client()), request)?;
+    authorize(server.state(), &server.config(), address.map(|address| address.client()), certificate, request)?;
     server.publish_counters();
     Ok(response(market_of(server.state(), request)?))
 }
@@ -59,7 +61,7 @@ pub(super) fn authorize_admin(
     request: &http::Request<()>,
 ) -> Result<(), Refusal> {
     let is_needed = !config.operator_tokens.is_empty() || !listen.is_local();
-    if is_needed { authorize(state, config, peer, request) } else { Ok(()) }
+    if is_needed { authorize(state, config, peer, None, request) } else { Ok(()) }
 }
 
 fn response(state: &ServerState) -> Response {
@@ -71,8 +73,14 @@ pub(super) fn authorize(
     state: &ServerState,
     config: &Config,
     client: Option<IpAddr>,
+    certificate: Option<&ClientCertificate>,
     request: &http::Request<()>,
 ) -> Result<(), Refusal> {
+    // A token that is given decides.
+    if bearer_token(request).is_none() && certificate.is_some_and(|found| found.is_named(&config.operator_certificates))
+    {
+        return Ok(());
+    }
     if config.operator_tokens.is_empty() {
         return Err(Refusal::forbidden(
             "the operator view needs --operator-token-file FILE, or --admin-listen with a loopback address or unix:PATH",

@@ -16,12 +16,13 @@ use crate::http::connection::Connection;
 use crate::http::credential::check_failures;
 use crate::http::handshake::{Supported, Upgrade, accept_upgrade};
 use crate::http::refusal::{RETRY_AFTER, Refusal};
-use crate::http::request::bearer_token;
+use crate::http::request::{bearer_token, quote};
 use crate::http::server::HttpServer;
 use crate::ingest::{Credential, EnterError, Entered, Publisher, PublisherStream};
 use crate::io::descriptor::duplicate;
 use crate::sequencer::SourceId;
 use crate::state::ServerState;
+use crate::tls::ClientCertificate;
 use tickcast_protocol::packet;
 
 pub(crate) async fn serve(
@@ -30,7 +31,9 @@ pub(crate) async fn serve(
     request: &http::Request<()>,
 ) -> Result<(), Refusal> {
     let (state, config) = (server.state(), server.config());
-    let credential = authorize(state, connection.address().map(|address| address.client()), request)?;
+    let certificate = connection.client_certificate();
+    let client = connection.address().map(|address| address.client());
+    let credential = authorize(state, client, certificate.as_ref(), request)?;
     let upgrade = server.upgrade(connection, request, &supported(state)).await?;
     let opened = enter(state, &config, upgrade, credential, connection.socket().peer_addr().ok())?;
     let source = opened.entered.source;
@@ -59,7 +62,7 @@ pub(crate) fn open_blocking(
     request: &http::Request<()>,
     peer: Option<SocketAddr>,
 ) -> Result<OpenedPublisher, Refusal> {
-    let credential = authorize(state, peer.map(|peer| peer.ip().to_canonical()), request)?;
+    let credential = authorize(state, peer.map(|peer| peer.ip().to_canonical()), None, request)?;
     let upgrade = accept_upgrade(request, &supported(state))?;
     if state.lifecycle.is_draining() {
         return Err(Refusal::unavailable("the server is stopping", RETRY_AFTER));
@@ -157,13 +160,28 @@ fn run(state: &ServerState, source: SourceId, publisher: Publisher, unread: &[u8
     state.publishers.leave(source, served.unwrap_or(false));
 }
 
-fn authorize(state: &ServerState, client: Option<IpAddr>, request: &http::Request<()>) -> Result<Credential, Refusal> {
+/// A token decides, where there is one; else the certificate of the connection.
+fn authorize(
+    state: &ServerState,
+    client: Option<IpAddr>,
+    certificate: Option<&ClientCertificate>,
+    request: &http::Request<()>,
+) -> Result<Credential, Refusal> {
     if !state.publishers.is_enabled() {
         return Err(Refusal::not_found("publishing is off: start the server with --publish-token-file FILE"));
     }
     let query = request.uri().query().unwrap_or("").split('&').find_map(|pair| pair.strip_prefix("token="));
     let query = query.map(|text| percent_encoding::percent_decode_str(text).collect::<Vec<u8>>());
     let Some(given) = bearer_token(request).map(<[u8]>::to_vec).or(query) else {
+        if let Some(certificate) = certificate {
+            let found = state.publishers.authenticate_certificate(certificate);
+            return found.ok_or_else(|| {
+                let subject = quote(&certificate.subject);
+                Refusal::unauthorized(&format!(
+                    "client certificate of {subject}: expected a name of certificate_names, or a token"
+                ))
+            });
+        }
         return Err(Refusal::unauthorized(
             "publish token: missing: expected Authorization: Bearer TOKEN, or ?token=TOKEN",
         ));

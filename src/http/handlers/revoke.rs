@@ -17,15 +17,18 @@ use crate::http::response::Response;
 use crate::http::server::HttpServer;
 use crate::identity::Revocation;
 use crate::state::{ClientAddress, ServerState};
+use crate::tls::ClientCertificate;
 
 /// At the public listener.
 pub(crate) fn post(
     server: &HttpServer,
     address: Option<ClientAddress>,
+    certificate: Option<&ClientCertificate>,
     request: &Request<()>,
 ) -> Result<Response, Refusal> {
     check(request)?;
-    operator::authorize(server.state(), &server.config(), address.map(|address| address.client()), request)?;
+    let client = address.map(|address| address.client());
+    operator::authorize(server.state(), &server.config(), client, certificate, request)?;
     revoke(server.state(), request)
 }
 
