@@ -4,7 +4,8 @@
  * What always holds: after a loss the first attempt is immediate, each later one after a random time below a bound that
  * doubles, unless the server sent a delay; the bound is reset only after a stream that was live for a while. It does
  * not reconnect where the attempt would be wrong: with credentials that were refused or have expired (4001, 4003, HTTP
- * 401 and 403), or after exceeding the request rate (1008). A browser hides the status of a refused handshake, so a
+ * 401 and 403), where another session of the user has taken its place (4005: it would take it back, and so on), or after
+ * exceeding the request rate (1008). A browser hides the status of a refused handshake, so a
  * plain request asks for it.
  *
  * It does not read records.
@@ -143,7 +144,7 @@ export class ServerConnection {
     const wasWelcomed = this.#liveSinceMs;
     this.#drop();
     const reason = text || REASONS[code] || `closed with ${code}`;
-    if (code === 4001 || code === 4003) return this.close(reason, code);
+    if (code === 4001 || code === 4003 || code === 4005) return this.close(reason, code);
     if (code === 1008) {
       // Silence is no offence: a laptop that slept reconnects. A client that exceeded the rate would do so again.
       if (/subscribed/.test(text)) return this.#setPhase("idle", { reason: "", code });

@@ -82,6 +82,7 @@ test("the server's reconnect delay is used", async () => {
 test.each([
   [4001, "", "credentials expired"],
   [4003, "", "no longer entitled"],
+  [4005, "a newer session of this user has begun", "a newer session of this user has begun"],
   [1008, "more than 50 requests a second", "more than 50 requests a second"],
 ])("no reconnect after close code %i %s", async (code, text, reason) => {
   const client = server.client();

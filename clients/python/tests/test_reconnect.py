@@ -118,8 +118,8 @@ async def test_the_servers_reconnect_delay_is_used() -> None:
         assert Recording.delays == [1.5]
 
 
-@pytest.mark.parametrize("code", [4001, 4003])
-async def test_close_codes_of_credentials_are_final(code: int) -> None:
+@pytest.mark.parametrize("code", [4001, 4003, 4005])
+async def test_close_codes_of_credentials_and_sessions_are_final(code: int) -> None:
     async def first(peer: Peer) -> None:
         await peer.answer()
         await peer.socket.close(code, "expired")

@@ -104,7 +104,7 @@ impl fmt::Display for Refusal {
 /// The code and the reason of a close frame, shown as `4002 (slow consumer): 4 MiB are pending`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseReason {
-    /// A code of RFC 6455, section 7.4, or 4001 to 4003. 1005 stands for a frame without a code (section 7.1.5).
+    /// A code of RFC 6455, section 7.4, or 4001 to 4005. 1005 stands for a frame without a code (section 7.1.5).
     pub code: u16,
     /// The server's text; may be empty.
     pub reason: String,
@@ -124,6 +124,7 @@ impl fmt::Display for CloseReason {
             4001 => "credentials expired",
             4002 => "slow consumer",
             4003 => "no longer entitled",
+            4005 => "session limit",
             _ => "unknown code",
         };
         write!(f, "{} ({meaning})", self.code)?;
@@ -140,14 +141,14 @@ impl From<Option<CloseFrame<'_>>> for CloseReason {
 }
 
 impl Error {
-    /// True where another attempt fails in the same way: wrong credentials, a wrong URL, a server that speaks another
+    /// True where another attempt fails in the same way, or ends what has taken this one's place: wrong credentials, a wrong URL, a server that speaks another
     /// protocol, and a normal close.
     pub fn is_final(&self) -> bool {
         match self {
             Self::Url { .. } | Self::Header(_) | Self::Tls(_) | Self::Protocol(_) | Self::Decode(_) => true,
             Self::System { .. } | Self::Rejected { .. } => true,
             Self::Refused(refusal) => matches!(refusal.status, 400 | 401 | 403 | 404 | 405 | 426),
-            Self::Closed(close) => matches!(close.code, 1000 | 4001 | 4003),
+            Self::Closed(close) => matches!(close.code, 1000 | 4001 | 4003 | 4005),
             Self::Resolve { .. } | Self::Connect { .. } | Self::Unanswered(_) => false,
             Self::Dropped | Self::HeartbeatTimeout { .. } => false,
         }

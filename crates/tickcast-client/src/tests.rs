@@ -209,14 +209,16 @@ fn a_refused_subscription_is_an_error_and_is_dropped() {
 }
 
 #[test]
-fn expired_credentials_are_not_retried() {
-    let address = scripted_server::serve("", |mut peer| {
-        let frame = CloseFrame { code: CloseCode::from(4001), reason: "expired".into() };
-        peer.close(Some(frame)).expect("the client reads");
-        scripted_server::wait_for_end(&mut peer);
-    });
-    let error = connect_with_retries(address).next().expect_err("closed").to_string();
-    assert_eq!(error, "the server closed the connection: 4001 (credentials expired): expired");
+fn expired_credentials_and_ended_sessions_are_not_retried() {
+    for (code, meaning) in [(4001, "credentials expired"), (4005, "session limit")] {
+        let address = scripted_server::serve("", move |mut peer| {
+            let frame = CloseFrame { code: CloseCode::from(code), reason: "why".into() };
+            peer.close(Some(frame)).expect("the client reads");
+            scripted_server::wait_for_end(&mut peer);
+        });
+        let error = connect_with_retries(address).next().expect_err("closed").to_string();
+        assert_eq!(error, format!("the server closed the connection: {code} ({meaning}): why"));
+    }
 }
 
 #[test]

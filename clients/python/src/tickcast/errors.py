@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-# Close codes after which a reconnect would be refused: credentials expired, or no longer entitled.
-FINAL_CLOSE_CODES = frozenset({4001, 4003})
+# Close codes after which a reconnect would be refused or wrong: credentials expired, no longer entitled, and another
+# session of the user in this one's place, which a reconnect would end.
+FINAL_CLOSE_CODES = frozenset({4001, 4003, 4005})
 # Statuses that another attempt would get again, unlike 429, 503 and other answers of a busy server.
 FINAL_STATUSES = frozenset({400, 401, 403, 404, 405, 426})
 

@@ -29,6 +29,8 @@ impl CloseCode {
     pub const SLOW_CONSUMER: Self = Self(4002);
     /// A subscription is no longer allowed.
     pub const NOT_ENTITLED: Self = Self(4003);
+    /// The user has as many sessions as it may, and another one has this one's place.
+    pub const SESSION_LIMIT: Self = Self(4005);
 
     /// True for the codes that a close frame may carry: those defined for the wire (1012 to 1014 were registered with
     /// IANA after the RFC), and the ranges of libraries and applications.
@@ -55,6 +57,7 @@ impl CloseCode {
             Self::CREDENTIALS_EXPIRED => "credentials_expired",
             Self::SLOW_CONSUMER => "slow_consumer",
             Self::NOT_ENTITLED => "not_entitled",
+            Self::SESSION_LIMIT => "session_limit",
             _ => "internal",
         }
     }
