@@ -34,6 +34,7 @@
 //! * [`memory`]: the allocator, and what happens when it gets no memory
 //! * [`tls`]: TLS of connections that the server opens
 //! * [`clock`], [`rate_limit`], [`affinity`]: time; so many a second; pinning of threads
+//! * [`access`], [`identity`], [`usage`]: who may connect; users and their rights; the log of who had access
 //! * [`allowance`]: units of work a second, by address
 //! * [`check`]: `tickcast check`
 //! * [`load`]: `tickcast load`, `tickcast tap`, and the floor that the server is measured against
@@ -70,4 +71,5 @@ pub mod state;
 pub mod stats;
 mod sync;
 pub mod tls;
+pub mod usage;
 pub mod wake;

@@ -8,6 +8,7 @@ use tickcast::check::CheckArgs;
 use tickcast::config::{Config, ConfigError, Layer, check_variables};
 use tickcast::ingest::capture::{CaptureError, CaptureSettings, capture};
 use tickcast::load::{FloorArgs, LoadArgs, LoadError, RecordArgs, TapArgs};
+use tickcast::usage::report::{UsageArgs, usage};
 use tickcast::{check, load, runtime};
 
 #[global_allocator]
@@ -49,6 +50,8 @@ enum Command {
         #[command(flatten)]
         serve: ServeArgs,
     },
+    /// Report from the usage log who had access
+    Usage(UsageArgs),
     #[command(hide = true)]
     Floor(FloorArgs),
     /// One process of a load run; speaks with the one that started it
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Some(Command::Serve(args)) => serve(args),
         Some(Command::Tap(args)) => load::tap(&args, &mut std::io::stdout().lock()).map_err(Into::into),
         Some(Command::Record(args)) => record(args),
+        Some(Command::Usage(args)) => usage(&args, &mut std::io::stdout().lock()).map_err(Into::into),
         Some(Command::Floor(args)) => load::floor(&args, &mut std::io::stdout()).map_err(Into::into),
         Some(Command::Load(args)) => match load::load(&args, &mut std::io::stdout().lock()) {
             Ok(outcome) => return ExitCode::from(outcome.exit_code()),

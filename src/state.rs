@@ -94,6 +94,10 @@ impl ServerState {
             let problems = not_ready.into_iter().filter(|_| !self.lifecycle.is_draining()).chain(others);
             warnings.extend(problems.map(|problem| format!("market of {} s ago: {problem}", market.delay_s())));
         }
+        // The markets share it.
+        if self.delay_s() == 0 && self.access.usage().is_failing() {
+            warnings.push("the usage log cannot be written".to_owned());
+        }
         let failed = (!failures.is_empty()).then(|| failures.join("; "));
         (self.lifecycle.not_ready().or(failed), warnings)
     }

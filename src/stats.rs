@@ -46,6 +46,7 @@ counters! {
     Authenticated Count "Tokens accepted on connections that were open";
     CredentialsClosed Count "Subscribers closed with 4001: expired, revoked, or not authenticated in time: token_grace_s, auth_timeout_ms";
     NotEntitledClosed Count "Subscribers closed with 4003: a token of another user, or one that allows nothing of what they had";
+    SessionLimitClosed Count "Subscribers closed with 4005: a newer session of their user, or one too many: sessions_per_user_max";
     Packets Count "Sends of data packets, one a subscriber and flush";
     PacketBytes Count "Bytes of those sends";
     Records Count "Records delivered, one a subscriber";

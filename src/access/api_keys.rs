@@ -64,7 +64,8 @@ impl ApiKeys {
             let hash = hash_of_text(&key.sha256)
                 .ok_or_else(|| of("sha256: expected 64 hexadecimal digits, as `sha256sum` prints them".to_owned()))?;
             let rights = Arc::new(key.rights.resolve(products).map_err(of)?);
-            let mut principal = Principal::new(Kind::ApiKey, &key.user, rights);
+            let contract = key.rights.contract(products, None).map_err(of)?;
+            let mut principal = Principal { contract, ..Principal::new(Kind::ApiKey, &key.user, rights) };
             // What it is revoked by.
             principal.jti = Some(key.sha256.to_ascii_lowercase().into());
             let principal = Arc::new(principal);

@@ -2,6 +2,7 @@
 //!
 //! * [`keys`]: the keys of issuers. [`verify`] and [`claims`]: tokens. [`api_keys`]: keys of programs.
 //! * [`refresh`]: the thread that reads key sets over HTTPS and the file of [`revoked`] credentials.
+//! * [`sessions`]: how many connections each user has.
 //! * [`settings`]: what the configuration resolves to.
 //!
 //! What always holds: a credential is in no log line, message or debug output. What is not known is refused: there is no
@@ -14,10 +15,12 @@ mod claims;
 mod keys;
 mod refresh;
 mod revoked;
+mod sessions;
 mod settings;
 mod verify;
 
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -26,10 +29,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use self::api_keys::ApiKeys;
 pub use self::keys::{ALGORITHMS, KeySet};
 pub use self::revoked::Revoked;
+pub use self::sessions::{Order, Orders, SessionPlace, SessionPolicy, SessionSettings, Sessions, TooManySessions};
 pub use self::settings::{AccessSettings, IssuerSettings, KeySource};
 pub use self::verify::{Cause, Denial, Issuer, Now, TOKEN_BYTES_MAX};
 use self::verify::{Published, claimed_issuer, verify};
 use crate::identity::{Kind, Principal, Revocation};
+use crate::usage::{Security, UsageLog};
 pub use jsonwebtoken::Algorithm;
 
 /// The settings in effect, with the keys of issuers.
@@ -47,6 +52,8 @@ pub struct Access {
     /// The lock is held for the copy of a pointer.
     policy: Mutex<Arc<Policy>>,
     revoked: Revoked,
+    sessions: Arc<Sessions>,
+    usage: UsageLog,
     accepted: AtomicU64,
     denied: [AtomicU64; Cause::ALL.len()],
     /// How often the settings have changed.
@@ -72,6 +79,8 @@ impl Access {
         Ok(Self {
             policy: Mutex::new(Arc::new(policy)),
             revoked,
+            sessions: Arc::default(),
+            usage: UsageLog::none(),
             accepted: AtomicU64::new(0),
             denied: Default::default(),
             policies: AtomicU64::new(0),
@@ -79,6 +88,11 @@ impl Access {
             failed_fetches: AtomicU64::new(0),
             stop: Mutex::new(None),
         })
+    }
+
+    /// The same with a log of who has access.
+    pub fn with_usage(self, usage: UsageLog) -> Self {
+        Self { usage, ..self }
     }
 
     /// Starts the thread that reads key sets and the file of revocations. It ends with the last reference.
@@ -99,11 +113,58 @@ impl Access {
     /// Rights name what there is not. The former settings stay.
     pub fn apply(&self, settings: AccessSettings) -> Result<(), String> {
         let before = self.policy();
-        let policy = Policy::new(settings, Some(&before))?;
+        let detail = settings.to_string();
+        let policy = Policy::new(settings, Some(&before)).inspect_err(|problem| {
+            let event = "rights_reload_failed";
+            self.usage.security(Security { event, detail: problem.clone(), ..Security::default() });
+        })?;
+        self.usage.security(Security { event: "rights_reloaded", detail, ..Security::default() });
         *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
         // Relaxed: as in `generation`.
         self.policies.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// How many sessions each user has.
+    pub fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
+    }
+
+    /// The log of who has access.
+    pub fn usage(&self) -> &UsageLog {
+        &self.usage
+    }
+
+    /// Begins a session of a client; `None` for an anonymous one, which has no user.
+    ///
+    /// # Errors
+    /// The user has as many as it may.
+    pub fn begin_session(
+        &self,
+        principal: &Principal,
+        orders: &Arc<Orders>,
+        now_ms: u64,
+    ) -> Result<Option<SessionPlace>, TooManySessions> {
+        if principal.kind == Kind::Anonymous {
+            return Ok(None);
+        }
+        let SessionSettings { per_user_max, policy } = self.policy().settings.sessions;
+        let max = principal.contract.sessions_max.or((per_user_max > 0).then_some(per_user_max));
+        self.sessions.enter(&principal.user, max, policy, orders, now_ms).map(Some)
+    }
+
+    /// Has the log say that a credential was refused: of a subscriber, a publisher or an operator.
+    pub fn log_refused(&self, who: &'static str, client: Option<IpAddr>, cause: &str, detail: &str) {
+        if self.usage.is_on() {
+            let detail = if detail.is_empty() { cause.to_owned() } else { format!("{cause}: {detail}") };
+            self.usage.security(Security {
+                event: "login_failed",
+                address: client,
+                cause: who,
+                detail,
+                ..Security::default()
+            });
+        }
     }
 
     pub(crate) fn policy(&self) -> Arc<Policy> {

@@ -18,6 +18,7 @@ use super::verify::{Issuer, Published};
 use crate::clock::{now_ns, wall_ns};
 use crate::ingest::transport::rest;
 use crate::tls::{Connector, Roots};
+use crate::usage::Security;
 
 /// How often the thread looks for something to do.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -42,7 +43,10 @@ pub(super) fn run(access: &Weak<Access>, stop: &Receiver<()>) {
     let mut asked: HashMap<String, Asked> = HashMap::new();
     loop {
         let Some(access) = access.upgrade() else { return };
-        access.revoked.poll(wall_ns() / 1_000_000_000, access.policy().settings.lifetime_max_s());
+        if access.revoked.poll(wall_ns() / 1_000_000_000, access.policy().settings.lifetime_max_s()) {
+            let detail = format!("{} entries are in effect", access.revoked.entries().len());
+            access.usage.security(Security { event: "revoked", cause: "file", detail, ..Security::default() });
+        }
         refresh_due(&access, &mut asked);
         drop(access);
         if stop.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout) {

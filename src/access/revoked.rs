@@ -81,17 +81,20 @@ impl Revoked {
         append(path, revocation).map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// Reads the file again if it has changed, and forgets what has expired.
-    pub(super) fn poll(&self, now_s: u64, keep_s: u64) {
-        let Some(path) = &self.path else { return };
+    /// Reads the file again if it has changed, and forgets what has expired. True if that has changed what is revoked.
+    pub(super) fn poll(&self, now_s: u64, keep_s: u64) -> bool {
+        let Some(path) = &self.path else { return false };
         let mut state = self.lock();
         let present = path.metadata().ok().map(|metadata| seen(&metadata));
         if present == state.seen {
-            return;
+            return false;
         }
         let (text, seen) = match read(path) {
             Ok(found) => found,
-            Err(error) => return tracing::warn!("revocations: {}: {error}: the former ones stay", path.display()),
+            Err(error) => {
+                tracing::warn!("revocations: {}: {error}: the former ones stay", path.display());
+                return false;
+            }
         };
         let mut entries = Revocations::default();
         for (number, line) in lines(&text) {
@@ -104,9 +107,11 @@ impl Revoked {
         }
         entries.expire(now_s);
         state.seen = seen;
-        if entries != *state.entries {
+        let has_changed = entries != *state.entries;
+        if has_changed {
             self.replace(&mut state, entries);
         }
+        has_changed
     }
 
     fn replace(&self, state: &mut State, entries: Revocations) {

@@ -7,6 +7,7 @@ use jsonwebtoken::Algorithm;
 
 use super::api_keys::ApiKeys;
 use super::keys::KeySet;
+use super::sessions::SessionSettings;
 use crate::identity::{Products, RightsText};
 use crate::ingest::transport::address::Address;
 
@@ -37,6 +38,8 @@ pub struct IssuerSettings {
     pub types: Vec<String>,
     pub leeway_s: u64,
     pub lifetime_max_s: u64,
+    /// Sessions at a time of a user whose token does not say it.
+    pub sessions_max: Option<u32>,
 }
 
 impl IssuerSettings {
@@ -60,6 +63,7 @@ pub struct AccessSettings {
     pub cookie: Option<String>,
     /// Whether a query may have a token.
     pub in_query: bool,
+    pub sessions: SessionSettings,
     /// What the text of all these was: equal for equal settings.
     pub source: String,
     pub jwks_refresh_s: u64,

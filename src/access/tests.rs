@@ -7,7 +7,7 @@ use rcgen::KeyPair;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::identity::{Products, RightsText};
+use crate::identity::{Product, Products, RightsText};
 use tickcast_protocol::Channel;
 
 const NOW_S: u64 = 1_796_000_000;
@@ -30,14 +30,13 @@ fn issuer(algorithm: Algorithm, keys: KeySource) -> IssuerSettings {
         types: vec!["JWT".to_owned(), "at+jwt".to_owned()],
         leeway_s: 30,
         lifetime_max_s: 86_400,
+        sessions_max: Some(4),
     }
 }
 
 fn access(issuers: Vec<IssuerSettings>) -> Access {
-    let products = Products::from([(
-        "L1".to_owned(),
-        RightsText { allow: vec![allow("EQ-*")], ..Default::default() }.rules().unwrap(),
-    )]);
+    let rules = RightsText { allow: vec![allow("EQ-*")], ..Default::default() }.rules().unwrap();
+    let products = Products::from([("L1".to_owned(), Product { rules, sessions_max: None })]);
     Access::new(AccessSettings { issuers, products, jwks_stale_max_s: 60, ..Default::default() }, None, now()).unwrap()
 }
 
@@ -401,6 +400,36 @@ fn revoked_token_and_user_are_refused_and_later_tokens_are_not() {
     assert_eq!(cause(&access, &signed(&with(json!({"jti": "t2", "iat": NOW_S + 1})))), None);
     assert_eq!(cause(&access, &signed(&with(json!({"jti": "t2", "sub": "u-18"})))), None);
     assert_eq!(access.revoked().entries().len(), 2);
+}
+
+#[test]
+fn token_says_how_many_sessions_and_who_is_professional() {
+    let contract = |rights: Value| {
+        let token = signed(&with(json!({"tickcast": rights})));
+        hmac().authenticate(token.as_bytes(), now()).map(|principal| principal.contract.clone())
+    };
+    let said = contract(json!({"products": ["L1"], "max_connections": 2, "professional": true})).unwrap();
+    assert_eq!((said.sessions_max, said.professional, &*said.products), (Some(2), Some(true), &["L1".into()][..]));
+    assert_eq!(contract(json!({"products": ["L1"]})).unwrap().sessions_max, Some(4), "as its issuer");
+    for wrong in [json!({"max_connections": 0}), json!({"max_connections": "2"}), json!({"professional": 1})] {
+        assert_eq!(contract(wrong).unwrap_err().cause, Cause::Rights);
+    }
+}
+
+#[test]
+fn session_limit_is_that_of_the_token_or_of_the_server() {
+    let sessions = SessionSettings { per_user_max: 1, policy: SessionPolicy::RefuseNew };
+    let access = Access::new(AccessSettings { sessions, ..Default::default() }, None, now()).unwrap();
+    let orders = Arc::default();
+    let of = |kind, sessions_max| {
+        let principal = Principal::new(kind, "u", Arc::new(crate::identity::Rights::none()));
+        Principal { contract: crate::identity::Contract { sessions_max, ..Default::default() }, ..principal }
+    };
+    let first = access.begin_session(&of(Kind::Token, None), &orders, 0).unwrap();
+    assert_eq!(access.begin_session(&of(Kind::ApiKey, None), &orders, 0).unwrap_err().max, 1);
+    let second = access.begin_session(&of(Kind::Token, Some(2)), &orders, 0).unwrap();
+    assert!(first.is_some() && second.is_some());
+    assert!(access.begin_session(&of(Kind::Anonymous, None), &orders, 0).unwrap().is_none(), "it is no user");
 }
 
 #[test]

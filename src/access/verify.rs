@@ -191,10 +191,9 @@ fn principal(settings: &IssuerSettings, products: &Products, claims: &Claims, no
     let jti = claims.id().map_err(invalid)?.map(String::into_boxed_str);
     let not_understood = |detail: String| denial(Cause::Rights, format!("user {user:?}: {detail}"));
     let text = claims.get::<RightsText>(&settings.rights_claim).map_err(not_understood)?;
-    let rights = match text {
-        Some(text) => text.resolve(products).map_err(not_understood)?,
-        None => settings.rights.resolve(products).map_err(not_understood)?,
-    };
+    let text = text.as_ref().unwrap_or(&settings.rights);
+    let rights = text.resolve(products).map_err(not_understood)?;
+    let contract = text.contract(products, settings.sessions_max).map_err(not_understood)?;
     Ok(Principal {
         kind: Kind::Token,
         user: user.into(),
@@ -202,5 +201,6 @@ fn principal(settings: &IssuerSettings, products: &Products, claims: &Claims, no
         issued_s: issued_s.unwrap_or(0),
         expires_s: Some(expires_s),
         rights: Arc::new(rights),
+        contract,
     })
 }

@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use super::{ConfigError, IssuerEntry, Layer, ProductEntry};
-use crate::access::{ALGORITHMS, AccessSettings, Algorithm, ApiKeys, IssuerSettings, KeySet, KeySource};
-use crate::identity::{Products, Rights};
+use crate::access::{
+    ALGORITHMS, AccessSettings, Algorithm, ApiKeys, IssuerSettings, KeySet, KeySource, SessionPolicy, SessionSettings,
+};
+use crate::identity::{Product, Products, Rights};
 use crate::ingest::transport::address::Address;
 use crate::ingest::transport::rest;
 
@@ -42,6 +44,11 @@ pub(super) fn resolve_access(layer: &Layer) -> Result<AccessSettings, ConfigErro
     };
     if let Some(rights) = &layer.anonymous {
         rights.resolve(&products).map_err(|problem| value("anonymous", problem))?;
+        if rights.max_connections.is_some() || rights.professional.is_some() {
+            let problem = "max_connections or professional: clients without a credential are no user: expected \
+                           connections_per_address_max";
+            return Err(value("anonymous", problem.to_owned()));
+        }
     }
     let jwks_refresh_s = within("jwks_refresh_s", layer.jwks_refresh_s, 300, 30, 86_400)?;
     let jwks_stale_max_s = within("jwks_stale_max_s", layer.jwks_stale_max_s, 3600, 60, 604_800)?;
@@ -50,6 +57,10 @@ pub(super) fn resolve_access(layer: &Layer) -> Result<AccessSettings, ConfigErro
             format!("{jwks_stale_max_s} is less than jwks_refresh_s {jwks_refresh_s}: expected as much or more");
         return Err(value("jwks_stale_max_s", problem));
     }
+    let policy = layer.session_policy.as_deref().map_or(Ok(SessionPolicy::default()), SessionPolicy::parse);
+    let policy = policy.map_err(|problem| value("session_policy", problem))?;
+    let per_user_max = layer.sessions_per_user_max.unwrap_or(0);
+    source += &format!("{per_user_max} {policy:?} ");
     source += &format!("{jwks_refresh_s} {jwks_stale_max_s} {:?} {:?}", layer.token_cookie, layer.token_in_query);
     Ok(AccessSettings {
         issuers,
@@ -58,6 +69,7 @@ pub(super) fn resolve_access(layer: &Layer) -> Result<AccessSettings, ConfigErro
         anonymous: layer.anonymous.clone(),
         cookie: resolve_cookie(layer.token_cookie.as_deref())?,
         in_query: layer.token_in_query.unwrap_or(false),
+        sessions: SessionSettings { per_user_max, policy },
         source,
         jwks_refresh_s,
         jwks_stale_max_s,
@@ -85,11 +97,15 @@ fn resolve_products(entries: &[ProductEntry]) -> Result<Products, ConfigError> {
         if !rights.products.is_empty() {
             return Err(of("products: a product has no products: expected allow and deny"));
         }
+        if rights.professional.is_some() {
+            return Err(of("professional: a user is professional, and no product: expected it in the token"));
+        }
+        let sessions_max = rights.contract(&Products::new(), None).map_err(|problem| of(&problem))?.sessions_max;
         let rules = rights.rules().map_err(|problem| of(&problem))?;
         if rules.is_empty() || rules.len() > Rights::RULES_MAX {
             return Err(of(&format!("{} rules: expected 1 to {} in allow and deny", rules.len(), Rights::RULES_MAX)));
         }
-        if products.insert(name.clone(), rules).is_some() {
+        if products.insert(name.clone(), Product { rules, sessions_max }).is_some() {
             return Err(of("the name is given twice: expected each once"));
         }
     }
@@ -134,6 +150,10 @@ fn resolve_issuer(
     let keys = resolve_keys(entry, &algorithms, source).map_err(of)?;
     let rights = entry.rights.clone().unwrap_or_default();
     rights.resolve(products).map_err(|problem| of(format!("rights: {problem}")))?;
+    rights.contract(products, None).map_err(|problem| of(format!("rights: {problem}")))?;
+    if entry.max_connections == Some(0) {
+        return Err(of("max_connections: 0 is out of range: expected 1 or more".to_owned()));
+    }
     let user_prefix = entry.user_prefix.clone().unwrap_or_default();
     let stem = user_prefix.strip_suffix(':').unwrap_or(&user_prefix);
     if !user_prefix.is_empty() && (stem.is_empty() || stem == user_prefix || !stem.bytes().all(is_name)) {
@@ -154,6 +174,7 @@ fn resolve_issuer(
             .map_err(|_| of("leeway_s: expected 0 to 300".to_owned()))?,
         lifetime_max_s: within("issuer", entry.lifetime_max_s, 86_400, 60, 31_622_400)
             .map_err(|_| of("lifetime_max_s: expected 60 to 31622400".to_owned()))?,
+        sessions_max: entry.max_connections,
     })
 }
 
@@ -318,6 +339,14 @@ mod tests {
             ("[anonymous]\nallow = [{ symbols = ['*A'] }]".to_owned(), "anonymous: allow[0]: symbols"),
             (format!("api_keys_file = '{keys}'"), "keys: key 1 of user \"a\": sha256: expected 64"),
             (format!("api_keys_file = '{}'", path("none", "")), "no key: expected [[key]]"),
+            (issuer("a", "max_connections = 0"), "max_connections: 0 is out of range: expected 1 or more"),
+            ("[[product]]\nname = 'a'\nrights.max_connections = 0".to_owned(), "max_connections: 0 is out of range"),
+            ("[[product]]\nname = 'a'\nrights.professional = true".to_owned(), "expected it in the token"),
+            ("[anonymous]\nmax_connections = 1".to_owned(), "expected connections_per_address_max"),
+            (
+                "session_policy = 'kick'".to_owned(),
+                "session_policy: unknown policy \"kick\": expected end_oldest or refuse_new",
+            ),
             ("jwks_refresh_s = 1".to_owned(), "jwks_refresh_s: 1 is out of range"),
             ("jwks_stale_max_s = 100".to_owned(), "jwks_stale_max_s: 100 is less than jwks_refresh_s 300"),
         ] {

@@ -182,6 +182,15 @@ impl Config {
                     self.access, self.shard.auth_timeout_ms, self.shard.token_notice_s, self.shard.token_grace_s
                 ),
             ),
+            (
+                "sessions_per_user_max",
+                format!(
+                    "{}, session_policy {}, some 400 B a session",
+                    unless_0(self.access.sessions.per_user_max),
+                    self.access.sessions.policy.word()
+                ),
+            ),
+            ("usage_dir", self.usage.to_string()),
             ("allow_origin", format!("{} besides the server's own", self.allow_origin)),
             ("allow_host", self.allow_host.to_string()),
             ("echo", if self.enable_echo { "on" } else { "off" }.to_owned()),
@@ -246,8 +255,11 @@ impl Config {
             (
                 "subscriptions_max",
                 format!(
-                    "{} a connection, 20 B each, and 80 B for a name that no other connection has; patterns_max {}",
-                    self.shard.subscriptions_max, self.shard.patterns_max
+                    "{} a connection, 20 B each, and 80 B for a name that no other connection has; patterns_max {}; \
+                     subscriptions_per_user_max {}",
+                    self.shard.subscriptions_max,
+                    self.shard.patterns_max,
+                    unless_0(self.shard.subscriptions_per_user_max as u32)
                 ),
             ),
             (

@@ -130,6 +130,17 @@ layer! {
     jwks_refresh_s "TICKCAST_JWKS_REFRESH_S" "S" u64;
     /// Age of an issuer's keys at which its tokens are refused with 503, s [default: 3600]
     jwks_stale_max_s "TICKCAST_JWKS_STALE_MAX_S" "S" u64;
+    /// Sessions at a time of a user whose token or product does not say it: connections to streams, of all shards; 0 for
+    /// no limit [default: 0]
+    sessions_per_user_max "TICKCAST_SESSIONS_PER_USER_MAX" "N" u32;
+    /// What happens where a user has as many sessions as it may: `end_oldest`, or `refuse_new` [default: end_oldest]
+    session_policy "TICKCAST_SESSION_POLICY" "POLICY" String;
+    /// Folder of the usage log: who had access to what, and what was refused [default: none]
+    usage_dir "TICKCAST_USAGE_DIR" "DIR" PathBuf;
+    /// Size of a file of the usage log at which the next one begins; one begins each day as well [default: 67108864]
+    usage_bytes_max "TICKCAST_USAGE_BYTES_MAX" "BYTES" u64;
+    /// Files of the usage log; the oldest is removed for a new one [default: 1200]
+    usage_files_max "TICKCAST_USAGE_FILES_MAX" "N" usize;
     /// What to log: `error`, `warn`, `info`, `debug`, or a filter by module [default: info]
     log "TICKCAST_LOG" "FILTER" String;
     /// Lines a second that one place of the code logs; the others are counted; 0 for no limit [default: 20]
@@ -244,6 +255,8 @@ layer! {
     requests_per_s "TICKCAST_REQUESTS_PER_S" "N" u32;
     /// Subscriptions of a connection: symbols times channels [default: 10000]
     subscriptions_max "TICKCAST_SUBSCRIPTIONS_MAX" "N" usize;
+    /// The same of all connections of a user, of a server that identifies clients; 0 for no limit [default: 0]
+    subscriptions_per_user_max "TICKCAST_SUBSCRIPTIONS_PER_USER_MAX" "N" usize;
     /// Patterns of a connection, of its subscriptions [default: 4000]
     patterns_max "TICKCAST_PATTERNS_MAX" "N" usize;
     /// Names without an instrument, and patterns, of all subscribers of a shard; an address may have a quarter
@@ -334,6 +347,8 @@ pub struct IssuerEntry {
     pub types: Option<Vec<String>>,
     pub leeway_s: Option<u64>,
     pub lifetime_max_s: Option<u64>,
+    /// Sessions at a time of a user whose token does not say it.
+    pub max_connections: Option<u32>,
 }
 
 /// One table `[[delayed]]`, as given.

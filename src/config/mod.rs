@@ -50,6 +50,7 @@ use crate::ingest::{IdentitySettings, PaceSettings, PublisherSettings};
 use crate::sequencer::OwnerLimits;
 use crate::shard;
 use crate::tls::{CertificateFiles, TlsVersion};
+use crate::usage::UsageSettings;
 
 /// Why settings are invalid: the setting, its value and what was expected.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +102,8 @@ pub struct Config {
     pub spool_bytes_max: u64,
     /// Revoked tokens and users.
     pub revocations_file: Option<PathBuf>,
+    /// The log of who has access.
+    pub usage: UsageSettings,
     pub enable_echo: bool,
     /// Origins, beside the server's own, whose pages may use it.
     pub allow_origin: Origins,

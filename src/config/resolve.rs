@@ -16,6 +16,7 @@ use crate::ingest::PaceSettings;
 use crate::ingest::registry::Spec;
 use crate::sequencer::OwnerLimits;
 use crate::shard;
+use crate::usage::UsageSettings;
 
 /// Descriptors that are neither connections nor publishers: listeners, rings, eventfds, files.
 const DESCRIPTORS_RESERVED: u64 = 500;
@@ -65,6 +66,7 @@ impl Config {
             spool_dir: layer.spool_dir.clone(),
             spool_bytes_max: resolve_spool_bytes(&layer)?,
             revocations_file: layer.revocations_file.clone(),
+            usage: resolve_usage(&layer)?,
             enable_echo: layer.enable_echo.unwrap_or(false),
             allow_origin: resolve_origins(layer.allow_origin.as_deref().unwrap_or("none"))?,
             allow_host: resolve_hosts(layer.allow_host.as_deref())?,
@@ -197,6 +199,12 @@ fn resolve_shard(layer: &Layer, epoch: u32) -> Result<shard::Settings, ConfigErr
         token_grace_s: within!(layer.token_grace_s, defaults.token_grace_s, 0, 3600),
         requests_per_s: within!(layer.requests_per_s, defaults.requests_per_s, 1, 1_000_000),
         subscriptions_max: within!(layer.subscriptions_max, defaults.subscriptions_max, 1, 1_000_000),
+        subscriptions_per_user_max: within!(
+            layer.subscriptions_per_user_max,
+            defaults.subscriptions_per_user_max,
+            0,
+            1_000_000_000
+        ),
         patterns_max: within!(layer.patterns_max, defaults.patterns_max, 1, 10_000),
         names_max: within!(layer.names_max, defaults.names_max, 1, 100_000_000),
         subscription_bytes_max: within!(
@@ -240,6 +248,18 @@ fn resolve_admin_listen(given: Option<&str>, listen: SocketAddr) -> Result<Optio
         return Err(value("admin_listen", format!("{listen} is also listen: expected another address or port")));
     }
     Ok(Some(parsed))
+}
+
+fn resolve_usage(layer: &Layer) -> Result<UsageSettings, ConfigError> {
+    let folder = layer.usage_dir.clone();
+    if folder.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
+        return Err(value("usage_dir", "empty: expected a folder".to_owned()));
+    }
+    Ok(UsageSettings {
+        folder,
+        bytes_max: within!(layer.usage_bytes_max, 64 << 20, 4096, 1 << 40),
+        files_max: within!(layer.usage_files_max, 1200, 2, 1_000_000),
+    })
 }
 
 fn resolve_ring_bytes(given: Option<usize>) -> Result<usize, ConfigError> {

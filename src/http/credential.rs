@@ -81,6 +81,7 @@ fn authenticate(state: &ServerState, client: Option<IpAddr>, credential: &[u8]) 
         }
         let address = client.map_or_else(|| "an unknown address".to_owned(), |client| client.to_string());
         tracing::info!("credential of {address} refused: {}: {}", denial.cause.word(), denial.detail);
+        state.access.log_refused("subscribe", client, denial.cause.word(), &denial.detail);
         Refused::Denied(denial)
     })
 }
@@ -88,7 +89,10 @@ fn authenticate(state: &ServerState, client: Option<IpAddr>, credential: &[u8]) 
 /// Refuses an address that has presented too many wrong tokens, whatever it presents now.
 pub(super) fn check_failures(state: &ServerState, client: Option<IpAddr>) -> Result<(), Refusal> {
     let checked = state.auth_failures.check(client, now_ns());
-    checked.map_err(|wait| Refusal::too_many_requests("too many wrong tokens from this address", wait))
+    checked.map_err(|wait| {
+        state.access.log_refused("address", client, "too many wrong tokens from this address", "");
+        Refusal::too_many_requests("too many wrong tokens from this address", wait)
+    })
 }
 
 /// The present time of both clocks.

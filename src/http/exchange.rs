@@ -24,6 +24,7 @@ use crate::config::{AllowedHosts, Config};
 use crate::fault;
 use crate::io::descriptor::duplicate;
 use crate::stats::Counter;
+use crate::usage::Security;
 
 /// Serves a connection.
 pub(super) async fn serve(server: Rc<HttpServer>, stream: TcpStream, listener: Listener) {
@@ -163,6 +164,11 @@ fn listener_of(connection: &Connection, config: &Config) -> IpAddr {
 async fn refuse(server: &HttpServer, connection: &mut Connection, refusal: &Refusal, headers_only: bool) {
     if let Some(address) = connection.address() {
         tracing::debug!("shard {}: {address}: request refused: {refusal}", server.index());
+        if refusal.status == 403 {
+            let (cause, detail, address) = (refusal.code, refusal.message.clone(), Some(address.client()));
+            let security = Security { event: "request_refused", cause, detail, address, ..Security::default() };
+            server.state().access.usage().security(security);
+        }
     }
     let written = connection.refuse(refusal, headers_only).await;
     server.count_write(&written);

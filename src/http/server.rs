@@ -21,6 +21,7 @@ use super::credential;
 use super::handshake::{Supported, Upgrade, accept_upgrade};
 use super::listing::ListingCache;
 use super::refusal::{RETRY_AFTER, Refusal};
+use super::sessions::{Caller, LocalSessions, SESSION_LIMIT};
 use super::slots::SlotTable;
 use crate::access::Cause;
 use crate::allowance::{AddressKey, Allowance, Allowances};
@@ -88,6 +89,7 @@ pub struct HttpServer {
     /// Bytes of this shard's responses that are not read yet.
     answer_bytes: Rc<Cell<usize>>,
     slots: RefCell<SlotTable>,
+    pub(super) sessions: LocalSessions,
     pub(super) accept_signal: AcceptSignal,
     /// The generation of credentials that the clients of the shard are, or were, asked about.
     reviewed: Cell<u64>,
@@ -134,6 +136,7 @@ impl HttpServer {
             builds: Rc::default(),
             answer_bytes: Rc::default(),
             slots: RefCell::default(),
+            sessions: LocalSessions::default(),
             accept_signal: AcceptSignal::default(),
             reviewed: Cell::new(shared.state.access.generation()),
             review: Cell::new(None),
@@ -164,8 +167,8 @@ impl HttpServer {
         *self.config.borrow_mut() = config;
     }
 
-    /// Verifies tokens that clients have sent, a few at a time, and asks about the credentials of clients where some were
-    /// revoked. True if there was anything to do.
+    /// Verifies tokens that clients have sent, a few at a time, ends sessions that other shards want ended, and asks about
+    /// the credentials of clients where some were revoked. True if there was anything to do.
     pub fn serve_credentials(&self) -> bool {
         /// Some 0.1 ms each.
         const TOKENS: usize = 4;
@@ -174,9 +177,16 @@ impl HttpServer {
             let Some(request) = self.shard.borrow_mut().take_auth_request() else { break };
             let client = self.slots.borrow().address(request.slot_id.index).map(|address| address.client());
             let outcome = credential::of_message(self.state(), client, request.token.reveal());
-            self.shard.borrow_mut().authenticated(request.slot_id, outcome, now_ns());
+            let outcome = outcome.and_then(|principal| self.admit(request.slot_id, client, principal));
+            let refused = outcome.as_ref().err().filter(|refusal| refusal.code == SESSION_LIMIT).cloned();
+            let mut shard = self.shard.borrow_mut();
+            shard.authenticated(request.slot_id, outcome, now_ns());
+            if let Some(refusal) = refused {
+                shard.end_session(request.slot_id, &refusal.message, now_ns());
+            }
             has_worked = true;
         }
+        has_worked |= self.end_ordered_sessions();
         let access = &self.state().access;
         let generation = access.generation();
         if self.reviewed.replace(generation) != generation {
@@ -396,14 +406,18 @@ impl HttpServer {
     pub(super) fn hand_over(
         &self,
         connection: &mut Connection,
+        caller: &Caller,
         open: impl FnOnce(&mut Shard<ShardIo>, SlotId, &[u8]),
     ) -> Result<(), Refusal> {
         if self.shard.borrow().clients() >= self.state().config.slots_per_shard() as usize {
             return Err(self.refuse_full());
         }
+        let client = connection.address().map(|address| address.client());
+        let place = self.enter_session(caller, client)?;
         let mut shard = self.shard.borrow_mut();
         // Before the slot gets a new client: its guard must not be released as that of the previous one.
         self.release_slots(shard.take_departed());
+        self.settle_sessions(&mut shard);
         let socket = descriptor::borrow(connection.socket());
         // What a subscriber sends is short. A failure leaves the kernel's own limit.
         let _ = SockRef::from(&socket).set_recv_buffer_size(self.state().config.receive_buffer_bytes);
@@ -413,6 +427,9 @@ impl HttpServer {
                     shard.io_mut().secure(slot_id, session);
                 }
                 open(&mut shard, slot_id, connection.unread());
+                if let Some(place) = place {
+                    self.begin_session(&mut shard, slot_id, place, caller, client);
+                }
                 let mut slots = self.slots.borrow_mut();
                 slots.set_address(slot_id.index, connection.address());
                 if let Some(guard) = connection.take_address_guard() {

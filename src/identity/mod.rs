@@ -6,14 +6,18 @@
 //! * Rights are compared in full: two clients share the work of a right only where all their rules are the same.
 //! * Private symbols, `user/USER/…`, are their user's. No rule gives them, and no shorter pattern covers them.
 
+mod contract;
 mod principal;
 mod private;
 mod revocation;
 mod rights;
+mod share;
 mod text;
 
+pub use self::contract::Contract;
 pub use self::principal::{Kind, Principal};
 pub use self::private::{PRIVATE_FOLDER, owner_folder};
 pub use self::revocation::{Revocation, Revocations};
 pub use self::rights::{Depth, Extent, Grant, Rights, Rule, Terms};
-pub use self::text::{AllowText, DenyText, Products, RightsText};
+pub use self::share::UserShare;
+pub use self::text::{AllowText, DenyText, Product, Products, RightsText};

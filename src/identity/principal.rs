@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::contract::Contract;
 use super::private::{PRIVATE_FOLDER, owner_folder};
 use super::rights::{Extent, Grant, Rights, Terms};
 use tickcast_protocol::{Channel, ConflationInterval, check_symbol};
@@ -28,12 +29,14 @@ pub struct Principal {
     /// When its token expires, s.
     pub expires_s: Option<u64>,
     pub rights: Arc<Rights>,
+    /// What of it is counted and reported.
+    pub contract: Contract,
 }
 
 impl Principal {
     /// A client with these rights, without an end.
     pub fn new(kind: Kind, user: &str, rights: Arc<Rights>) -> Self {
-        Self { kind, user: user.into(), jti: None, issued_s: 0, expires_s: None, rights }
+        Self { kind, user: user.into(), jti: None, issued_s: 0, expires_s: None, rights, contract: Contract::default() }
     }
 
     /// A client of a server that identifies none.

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
+use super::contract::Contract;
 use super::private::owner_folder;
 use super::rights::{Depth, Rights, Rule, Terms};
 use tickcast_protocol::control::{ChannelSet, Pattern};
@@ -54,10 +55,22 @@ pub struct RightsText {
     pub deny: Vec<DenyText>,
     /// For all books, beside what their own rules say.
     pub book_depth: Option<u32>,
+    /// Sessions of the user at a time.
+    pub max_connections: Option<u32>,
+    /// Whether the user is a professional.
+    pub professional: Option<bool>,
 }
 
-/// What the names of products stand for.
-pub type Products = HashMap<String, Vec<Rule>>;
+/// What the name of a product stands for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Product {
+    pub rules: Vec<Rule>,
+    /// Sessions at a time of a user who has it.
+    pub sessions_max: Option<u32>,
+}
+
+/// Products by name.
+pub type Products = HashMap<String, Product>;
 
 impl RightsText {
     /// The rules of the text without its products.
@@ -93,12 +106,32 @@ impl RightsText {
             let of_product = of_product
                 .ok_or_else(|| format!("products: unknown product {name:?}: expected one of the configuration"))?;
             let limit = depth(self.book_depth, None)?;
-            rules.extend(of_product.iter().map(|rule| rule.with_depth(limit)));
+            rules.extend(of_product.rules.iter().map(|rule| rule.with_depth(limit)));
         }
         if rules.len() > Rights::RULES_MAX {
             return Err(format!("{} rules: expected at most {}", rules.len(), Rights::RULES_MAX));
         }
         Ok(Rights::new(rules))
+    }
+
+    /// What is counted and reported. The least number of sessions holds, of the text and of its products; `default`
+    /// where none of them has any.
+    ///
+    /// # Errors
+    /// What is wrong and what was expected.
+    pub fn contract(&self, products: &Products, default: Option<u32>) -> Result<Contract, String> {
+        if self.max_connections == Some(0) {
+            return Err("max_connections: 0 is out of range: expected 1 or more".to_owned());
+        }
+        let of_products = self.products.iter().filter_map(|name| products.get(name)?.sessions_max);
+        let mut names: Vec<Box<str>> = self.products.iter().map(|name| name.as_str().into()).collect();
+        names.sort_unstable();
+        names.dedup();
+        Ok(Contract {
+            professional: self.professional,
+            products: names.into(),
+            sessions_max: self.max_connections.into_iter().chain(of_products).min().or(default),
+        })
     }
 }
 
@@ -163,8 +196,33 @@ mod tests {
     fn resolve(json: &str) -> Result<Rights, String> {
         let products: RightsText =
             serde_json::from_str(r#"{"allow":[{"symbols":["EQ-*"]}],"deny":[{"symbols":["EQ-X"]}]}"#).unwrap();
-        let products = Products::from([("EQ".to_owned(), products.rules()?)]);
-        serde_json::from_str::<RightsText>(json).map_err(|error| error.to_string())?.resolve(&products)
+        let product = Product { rules: products.rules()?, sessions_max: Some(3) };
+        let products = Products::from([("EQ".to_owned(), product)]);
+        let text = serde_json::from_str::<RightsText>(json).map_err(|error| error.to_string())?;
+        text.contract(&products, None)?;
+        text.resolve(&products)
+    }
+
+    #[test]
+    fn contract_has_the_least_number_of_sessions_and_products_once() {
+        let product = |sessions_max| Product { sessions_max, ..Product::default() };
+        let products = Products::from([
+            ("A".to_owned(), product(Some(3))),
+            ("B".to_owned(), product(None)),
+            ("C".to_owned(), product(Some(2))),
+        ]);
+        for (json, expected) in [
+            (r#"{"products":["B"]}"#, 9),
+            (r#"{"products":["B","A"]}"#, 3),
+            (r#"{"products":["A","C","A"],"max_connections":5}"#, 2),
+            (r#"{"products":["A"],"max_connections":1,"professional":true}"#, 1),
+        ] {
+            let text: RightsText = serde_json::from_str(json).unwrap();
+            let contract = text.contract(&products, Some(9)).unwrap();
+            assert_eq!(contract.sessions_max, Some(expected), "{json}");
+            assert_eq!(contract.professional, json.contains("true").then_some(true), "{json}");
+            assert!(contract.products.is_sorted() && contract.products.len() <= 2, "{contract:?}");
+        }
     }
 
     #[test]
@@ -202,6 +260,9 @@ mod tests {
             (r#"{"deny":[{"symbols":["A"],"delay_s":1}]}"#, "unknown field `delay_s`"),
             (r#"{"deny":[{"symbols":["A"],"channels":["x"]}]}"#, "deny[0]: channels"),
             (r#"{"deny":[],"deny":[]}"#, "duplicate field `deny`"),
+            (r#"{"max_connections":0}"#, "max_connections: 0 is out of range: expected 1 or more"),
+            (r#"{"max_connections":-1}"#, "invalid value: integer `-1`"),
+            (r#"{"professional":"no"}"#, "invalid type: string \"no\", expected a boolean"),
         ] {
             let error = resolve(json).unwrap_err();
             assert!(error.contains(message) && !error.is_empty(), "{json}: {error}");

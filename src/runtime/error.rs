@@ -27,6 +27,8 @@ pub enum StartError {
     Spool(#[from] SpoolError),
     #[error("access: {0}")]
     Access(String),
+    #[error("{0}")]
+    Usage(String),
     #[error("feed {0}")]
     Feed(String),
     #[error("core {core}: {error}")]

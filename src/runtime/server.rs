@@ -25,6 +25,7 @@ use crate::lifecycle::{Lifecycle, Stage};
 use crate::log::{Log, parse_filter};
 use crate::memory;
 use crate::tls::{ServerSettings, TlsServer};
+use crate::usage::UsageLog;
 
 /// Time that feeds have to be open before the server says that it has started. It starts without those that are not.
 const OPENING: Duration = Duration::from_secs(1);
@@ -184,6 +185,8 @@ impl Server {
         if let Some(admin) = self.admin {
             hung.extend((!join(admin.thread)).then(|| "the admin listener".to_owned()));
         }
+        // Last: what ends with the shards is in it.
+        hung.extend((!state.access.usage().stop()).then(|| "the usage log".to_owned()));
         drop(self.health_stop);
         hung.extend((!join(self.health)).then(|| "the health thread".to_owned()));
         for what in &hung {
@@ -227,7 +230,8 @@ fn start_access(config: &Config) -> Result<Arc<Access>, StartError> {
     let now = access::Now { wall_s: wall_ns() / 1_000_000_000, ns: now_ns() };
     let access =
         Access::new(config.access.clone(), config.revocations_file.as_deref(), now).map_err(StartError::Access)?;
-    let access = Arc::new(access);
+    let usage = UsageLog::start(&config.usage, config.shard.epoch).map_err(StartError::Usage)?;
+    let access = Arc::new(access.with_usage(usage));
     if config.access.is_on() {
         access.start().map_err(StartError::Thread)?;
     }

@@ -247,6 +247,7 @@ impl ShardDriver {
     /// Passes on which clients have closed and which are slow.
     fn publish_clients(&self, shard: &mut Shard<ShardIo>) {
         self.server.release_slots(shard.take_departed());
+        self.server.settle_sessions(shard);
         if let Some(slowest) = shard.take_slowest() {
             self.server.publish_slow_clients(slowest);
         }

@@ -12,6 +12,8 @@ use tickcast_protocol::ws::{CloseCode, push_close};
 
 /// How long a slow client has to take the rest of the frame that was cut and the reason for its close.
 const SLOW_CLOSE_NS: u64 = 10_000_000_000;
+/// When a stream of events comes back that was ended in favour of another one: an `EventSource` cannot be told not to.
+const RECONNECT_LATE_MS: u64 = 3_600_000;
 /// For a close without a time of its own: the limits of slow clients hold.
 const NEVER: u64 = u64::MAX;
 
@@ -22,7 +24,8 @@ fn push_close_notice(format: Format, code: CloseCode, reason: &str, slot_id: Slo
     let comes_back = may_come_back.contains(&code) || !format.is_websocket();
     if comes_back {
         let mut text = Vec::new();
-        let reconnect_ms = reconnect_ms(slot_id);
+        // At once, it would end the session in whose favour it was ended.
+        let reconnect_ms = if code == CloseCode::SESSION_LIMIT { RECONNECT_LATE_MS } else { reconnect_ms(slot_id) };
         reply::closing(&mut text, code.word(), reconnect_ms);
         if !format.is_websocket() {
             sse::push_retry(reconnect_ms, out);
@@ -37,7 +40,11 @@ fn push_close_notice(format: Format, code: CloseCode, reason: &str, slot_id: Slo
 impl<I: Io> ClientContext<'_, I> {
     /// Closes a connection from this side.
     pub(super) fn close(&mut self, slot_id: SlotId, code: CloseCode, reason: &str) {
-        let Some(client) = self.connections.get_mut(slot_id).filter(|client| client.is_open()) else { return };
+        if self.connections.get(slot_id).is_none_or(|client| !client.is_open()) {
+            return;
+        }
+        self.note_end(slot_id, code.word(), reason);
+        let Some(client) = self.connections.get_mut(slot_id) else { return };
         let format = client.encoding.format;
         client.close_state = CloseState::Closing { is_answered: !format.is_websocket(), until_ns: NEVER };
         push_close_notice(format, code, reason, slot_id, &mut self.leave_live_path(slot_id).answers);
@@ -46,6 +53,7 @@ impl<I: Io> ClientContext<'_, I> {
 
     /// The peer has sent a close frame first.
     pub(super) fn answer_close(&mut self, slot_id: SlotId, code: CloseCode) {
+        self.note_end(slot_id, "closed_by_client", "");
         let Some(client) = self.connections.get_mut(slot_id) else { return };
         client.close_state = CloseState::Closing { is_answered: true, until_ns: NEVER };
         push_close(code, "", &mut self.leave_live_path(slot_id).answers);

@@ -10,8 +10,9 @@ use super::accounts::{AccountId, Allowance, Subscriptions};
 use super::audiences::Audiences;
 use super::encoding::{Encoding, Format};
 use super::paged_vec::PagedVec;
+use super::session_news::SessionNews;
 use super::subscription_index::AudienceId;
-use crate::identity::Principal;
+use crate::identity::{Principal, UserShare};
 use crate::io::SlotId;
 use tickcast_protocol::ws::{Role, Session};
 
@@ -57,6 +58,8 @@ pub(super) struct Client {
     pub(super) unsubscribed_since_ns: u64,
     /// Who it is; `None` until it has authenticated itself.
     pub(super) principal: Option<Arc<Principal>>,
+    /// Its share of what its user may have; `None`: it is no session of a user, or not any more.
+    pub(super) share: Option<Box<UserShare>>,
     /// Until when it has to do so; 0: it need not.
     pub(super) auth_until_ns: u64,
     /// It was told that its token expires.
@@ -89,6 +92,7 @@ impl Client {
             pinged_ns: 0,
             unsubscribed_since_ns: now_ns.max(1),
             principal: None,
+            share: None,
             auth_until_ns: 0,
             is_told_expiring: false,
             reports_departure: false,
@@ -179,6 +183,8 @@ pub(super) struct ConnectionTable {
     by_format: [usize; Format::COUNT],
     /// Slots of clients that are gone and whose departure is to be reported.
     departed: Vec<u32>,
+    /// What is to be known of sessions outside of the shard.
+    pub(super) news: Vec<(SlotId, SessionNews)>,
     /// Input of clients that had to wait, for the next tick.
     pub(super) deferred_input: VecDeque<(SlotId, Vec<u8>)>,
     /// Input of clients that have spent their allowance, by the time at which it goes on and by slot.
@@ -197,6 +203,9 @@ impl ConnectionTable {
 
     pub(super) fn remove(&mut self, slot_id: SlotId) -> Option<Client> {
         let client = self.clients.get_mut(slot_id.index as usize)?.take_if(|client| client.slot_id == slot_id)?;
+        if client.share.is_some() {
+            self.news.push((slot_id, SessionNews::ended("disconnected", "")));
+        }
         self.len -= 1;
         self.throttled.remove(&(client.throttled_until_ns, slot_id.index));
         self.by_format[client.encoding.format as usize] -= 1;

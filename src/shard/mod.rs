@@ -68,6 +68,7 @@ mod resolve;
 mod select;
 mod sent_history;
 mod served_time;
+mod session_news;
 mod settings;
 mod slow_clients;
 mod state_walk;
@@ -93,12 +94,13 @@ use self::market_view::MarketView;
 use self::operations::Operations;
 use self::outbox::Outbox;
 use self::served_time::ServedTime;
+pub use self::session_news::SessionNews;
 pub use self::settings::Settings;
 pub use self::slow_clients::SlowClient;
 use self::slow_clients::SlowClients;
 use self::tick_records::Now;
 use self::timers::Timers;
-use crate::identity::Principal;
+use crate::identity::{Principal, UserShare};
 use crate::io::{Io, SlotId};
 use crate::last_value::LastValues;
 use crate::ring::{self, RingOffset};
@@ -297,6 +299,27 @@ impl<I: Io> Shard<I> {
         let end = self.connections.slots().min(from + SLOTS);
         client_context!(self, now).review(from..end, objection);
         (end < self.connections.slots()).then_some(end)
+    }
+
+    /// Makes a client a session of a user, with this share of what the user may have. Its news are reported.
+    pub fn begin_session(&mut self, slot_id: SlotId, share: UserShare) {
+        client_context!(self).begin_session(slot_id, share);
+    }
+
+    /// Ends a session in favour of another one of its user.
+    pub fn end_session(&mut self, slot_id: SlotId, reason: &str, now_ns: u64) {
+        let now = self.look(now_ns);
+        client_context!(self, now).end_session(slot_id, reason);
+    }
+
+    /// News of sessions, the oldest first. Each is returned once.
+    pub fn take_session_news(&mut self) -> Vec<(SlotId, SessionNews)> {
+        std::mem::take(&mut self.connections.news)
+    }
+
+    /// True for a client that is connected and not being closed.
+    pub fn is_open(&self, slot_id: SlotId) -> bool {
+        self.connections.get(slot_id).is_some_and(|client| client.is_open())
     }
 
     /// Counts this client for the account of its address. Clients with the same key share an allowance of work and a part

@@ -46,6 +46,8 @@ pub struct Settings {
     pub requests_per_s: u32,
     /// Subscriptions (a symbol or pattern and a channel) that a client may have.
     pub subscriptions_max: usize,
+    /// The same of all clients of a user; 0 for no limit.
+    pub subscriptions_per_user_max: usize,
     /// Of those, patterns that a client may have.
     pub patterns_max: usize,
     /// Names without an instrument, and patterns, that all clients may have together; an address may have a quarter.
@@ -99,6 +101,7 @@ impl Default for Settings {
             close_timeout_ms: 1000,
             requests_per_s: 50,
             subscriptions_max: 10_000,
+            subscriptions_per_user_max: 0,
             patterns_max: 4000,
             names_max: 1_000_000,
             subscription_bytes_max: 256 << 20,

@@ -14,8 +14,8 @@ use tickcast_test_support::sse::SseClient;
 
 const SECRET: &str = "a-secret-of-the-tests-with-32-bytes-or-more";
 const PUBLISHER: &str = "token-of-the-publisher";
-const OPERATOR: &str = "token-of-the-operator";
-const API_KEY: &str = "tk_0123456789abcdefghijkl";
+pub(crate) const OPERATOR: &str = "token-of-the-operator";
+pub(crate) const API_KEY: &str = "tk_0123456789abcdefghijkl";
 /// From `printf %s tk_0123456789abcdefghijkl | sha256sum`.
 const API_KEY_HASH: &str = "c86c87391a7fcc737daeb776aae8afd2aa885ac48c6ed585ec5709686666eb47";
 const SYMBOLS: [&str; 5] = ["BTC-USD", "BTC-EUR", "XAU-USD", "user/u1/orders", "user/u2/orders"];
@@ -23,23 +23,23 @@ const STATUS: u8 = 19;
 const GAP: u8 = 18;
 const DEFINITION: u8 = 16;
 
-struct Quotes {
-    folder: tempfile::TempDir,
-    server: Server,
+pub(crate) struct Quotes {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) server: Server,
     publisher: Publisher,
     ids: Vec<u32>,
 }
 
-fn now_s() -> u64 {
+pub(crate) fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
 
 impl Quotes {
-    fn start(more: &str, args: &[&str]) -> Self {
+    pub(crate) fn start(more: &str, args: &[&str]) -> Self {
         Self::in_folder(tempfile::tempdir().expect("a folder"), more, args)
     }
 
-    fn in_folder(folder: tempfile::TempDir, more: &str, args: &[&str]) -> Self {
+    pub(crate) fn in_folder(folder: tempfile::TempDir, more: &str, args: &[&str]) -> Self {
         let file = |name: &str, text: &str| {
             let path = folder.path().join(name);
             std::fs::write(&path, text).expect("the folder is writable");
@@ -78,25 +78,25 @@ impl Quotes {
         self.publisher.publish(&records);
     }
 
-    fn try_stream(&self, headers: &[(&str, &str)]) -> Result<Client, Response> {
+    pub(crate) fn try_stream(&self, headers: &[(&str, &str)]) -> Result<Client, Response> {
         Client::try_connect(self.server.address, "/v1/stream", headers)
     }
 
     /// A client with this token, and its welcome.
-    fn stream(&self, token: &str) -> (Client, Value) {
+    pub(crate) fn stream(&self, token: &str) -> (Client, Value) {
         let bearer = format!("Bearer {token}");
         let mut client = self.try_stream(&[("Authorization", &bearer)]).expect("it is accepted");
         let welcome = client.reply();
         (client, welcome)
     }
 
-    fn get(&self, token: Option<&str>, path: &str) -> Response {
+    pub(crate) fn get(&self, token: Option<&str>, path: &str) -> Response {
         let authorization = token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
         let address = self.server.address;
         send_request(address, format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{authorization}\r\n").as_bytes())
     }
 
-    fn revoke(&self, query: &str, headers: &str) -> Response {
+    pub(crate) fn revoke(&self, query: &str, headers: &str) -> Response {
         let address = self.server.address;
         let head = format!(
             "POST /v1/operator/revoke?{query} HTTP/1.1\r\nHost: {address}\r\n{headers}Content-Length: 0\r\n\r\n"
@@ -105,11 +105,11 @@ impl Quotes {
     }
 }
 
-fn operator() -> String {
+pub(crate) fn operator() -> String {
     format!("Authorization: Bearer {OPERATOR}\r\n")
 }
 
-fn claims(user: &str, rights: Value) -> Value {
+pub(crate) fn claims(user: &str, rights: Value) -> Value {
     let now_s = now_s();
     json!({
         "iss": "https://id.example.com", "aud": "tickcast", "sub": user, "iat": now_s, "exp": now_s + 600,
@@ -117,31 +117,31 @@ fn claims(user: &str, rights: Value) -> Value {
     })
 }
 
-fn signed(claims: &Value) -> String {
+pub(crate) fn signed(claims: &Value) -> String {
     let key = EncodingKey::from_secret(SECRET.as_bytes()).expect("a secret");
     encode(&Header::new(Algorithm::HS256), claims, &key).expect("claims")
 }
 
-fn token(user: &str, rights: Value) -> String {
+pub(crate) fn token(user: &str, rights: Value) -> String {
     signed(&claims(user, rights))
 }
 
-fn btc() -> Value {
+pub(crate) fn btc() -> Value {
     json!({"products": ["BTC"]})
 }
 
-fn everything() -> Value {
+pub(crate) fn everything() -> Value {
     json!({"allow": [{"symbols": ["*"]}]})
 }
 
-fn subscribe(client: &mut Client, symbols: &[&str]) -> Value {
+pub(crate) fn subscribe(client: &mut Client, symbols: &[&str]) -> Value {
     let channels = ["quote", "trade", "ticker", "book", "raw"];
     client.send_text(&json!({"op": "subscribe", "id": 1, "channels": channels, "symbols": symbols}).to_string());
     reply_of(client, "subscribed")
 }
 
 /// The next reply of a kind. Records that come before are dropped.
-fn reply_of(client: &mut Client, kind: &str) -> Value {
+pub(crate) fn reply_of(client: &mut Client, kind: &str) -> Value {
     loop {
         if let Received::Reply(reply) = client.receive() {
             if reply["type"] == kind {

@@ -43,6 +43,7 @@ const CONFINEMENTS: &[(&[&str], &[&str])] = &[
             "src/ingest/",
             "src/state.rs",
             "src/tls/",
+            "src/usage/mod.rs",
         ],
     ),
     // Time is an argument everywhere else.

@@ -34,10 +34,14 @@ const LAYERS: &[(&str, &[&str])] = &[
         "ingest",
         &["affinity", "auth", "bars", "clock", "fault", "lifecycle", "rate_limit", "ring", "sequencer", "tls", "wake"],
     ),
-    // Key sets are fetched as the answers of venues are.
-    ("access", &["clock", "identity", "ingest", "tls"]),
+    ("usage", &["clock", "identity"]),
+    // Key sets are fetched as the answers of venues are. A session is ended where its slot is.
+    ("access", &["clock", "identity", "ingest", "io", "tls", "usage"]),
     // The limits of the bars, the feeds and the shards are settings, with their cost in memory.
-    ("config", &["access", "allowance", "auth", "bars", "identity", "ingest", "io", "sequencer", "shard", "tls"]),
+    (
+        "config",
+        &["access", "allowance", "auth", "bars", "identity", "ingest", "io", "sequencer", "shard", "tls", "usage"],
+    ),
     // Checks the machine against the configuration. Whether io_uring works is found out by opening a ring.
     ("check", &["config", "io"]),
     (
@@ -66,6 +70,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "state",
             "stats",
             "tls",
+            "usage",
             "wake",
         ],
     ),
@@ -93,12 +98,13 @@ const LAYERS: &[(&str, &[&str])] = &[
             "state",
             "stats",
             "tls",
+            "usage",
             "wake",
         ],
     ),
     // A client of the server: it names the portable crates only.
     ("load", &[]),
-    ("main", &["check", "config", "ingest", "load", "memory", "runtime"]),
+    ("main", &["check", "config", "ingest", "load", "memory", "runtime", "usage"]),
 ];
 
 /// The sources of the crates.

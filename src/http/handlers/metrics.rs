@@ -23,6 +23,7 @@ use crate::memory;
 use crate::state::ServerState;
 use crate::stats::{Counter, CounterKind, PublishedCounters};
 use crate::tls::CertificateExpiry;
+use crate::usage::UsageCounts;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -61,6 +62,7 @@ pub(super) fn of_server(state: &ServerState) -> Vec<Metric> {
     let mut metrics = of_sequencer(state);
     metrics.extend(of_publishers(state));
     metrics.extend(of_access(state));
+    metrics.extend(of_sessions(state));
     metrics.extend(of_spool(state));
     metrics.extend(of_bars_and_clock(state));
     metrics.push(count(
@@ -208,6 +210,36 @@ fn of_access(state: &ServerState) -> Vec<Metric> {
             "Issuers whose tokens are refused now",
         ),
         level("revocations", access.revoked().entries().len() as u64, "Tokens and users that are revoked"),
+    ]
+}
+
+fn of_sessions(state: &ServerState) -> Vec<Metric> {
+    let (sessions, usage) = (state.access.sessions(), state.access.usage());
+    let (open, users) = sessions.open();
+    let (ended, refused) = sessions.limited();
+    let UsageCounts { lines, dropped, lost, suppressed, failed_syncs } = usage.counts();
+    vec![
+        level("sessions", open, "Sessions: connections of users, without anonymous ones"),
+        level("session_users", users, "Users who have a session"),
+        count(
+            "sessions_ended",
+            ended,
+            "Sessions that ended in favour of a newer one of their user: sessions_per_user_max, max_connections",
+        ),
+        count(
+            "sessions_refused",
+            refused,
+            "Sessions refused because their user had as many as it may: session_policy refuse_new",
+        ),
+        count("usage_lines", lines, "Lines written to the usage log: usage_dir"),
+        count("usage_dropped", dropped, "Events that are not in the usage log because its thread was behind"),
+        count("usage_lost", lost, "Lines that could not be written to the usage log"),
+        count(
+            "usage_suppressed",
+            suppressed,
+            "Security events without a line of their own, because there were too many of their kind in a second",
+        ),
+        count("usage_syncs_failed", failed_syncs, "Times that the usage log could not be synced to the disk"),
     ]
 }
 

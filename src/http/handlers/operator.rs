@@ -95,6 +95,7 @@ pub(super) fn authorize(
         return Ok(());
     }
     state.auth_failures.count(Purpose::Operator, client, now_ns());
+    state.access.log_refused("operator", client, "invalid", "");
     Err(Refusal::unauthorized("operator token: wrong value"))
 }
 

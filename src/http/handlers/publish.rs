@@ -189,6 +189,7 @@ fn authorize(
     check_failures(state, client)?;
     state.publishers.authenticate(&given).ok_or_else(|| {
         state.auth_failures.count(Purpose::Publish, client, now_ns());
+        state.access.log_refused("publish", client, "invalid", "");
         Refusal::unauthorized("publish token: wrong value")
     })
 }

@@ -18,6 +18,7 @@ use crate::http::server::HttpServer;
 use crate::identity::Revocation;
 use crate::state::{ClientAddress, ServerState};
 use crate::tls::ClientCertificate;
+use crate::usage::Security;
 
 /// At the public listener.
 pub(crate) fn post(
@@ -29,7 +30,7 @@ pub(crate) fn post(
     check(request)?;
     let client = address.map(|address| address.client());
     operator::authorize(server.state(), &server.config(), client, certificate, request)?;
-    revoke(server.state(), request)
+    revoke(server.state(), client, request)
 }
 
 /// At the admin listener.
@@ -42,7 +43,7 @@ pub(crate) fn post_admin(
 ) -> Result<Response, Refusal> {
     check(request)?;
     operator::authorize_admin(state, config, listen, peer, request)?;
-    revoke(state, request)
+    revoke(state, peer, request)
 }
 
 fn check(request: &Request<()>) -> Result<(), Refusal> {
@@ -56,13 +57,17 @@ fn check(request: &Request<()>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn revoke(state: &ServerState, request: &Request<()>) -> Result<Response, Refusal> {
+fn revoke(state: &ServerState, client: Option<IpAddr>, request: &Request<()>) -> Result<Response, Refusal> {
     if !state.access.is_on() {
         return Err(Refusal::not_found("there is nothing to revoke: the server identifies no clients"));
     }
     let revocation = parse(request.uri().query().unwrap_or_default())?;
     let entry = json!({ "revoked": revocation });
     tracing::info!("revoked by an operator: {entry}");
+    let (user, detail) = (revocation.user.clone(), json!(revocation).to_string());
+    let security =
+        Security { event: "revoked", user, address: client, cause: "operator", detail, ..Security::default() };
+    state.access.usage().security(security);
     match state.access.revoke(revocation, now()) {
         Ok(()) => Ok(Response::json(entry.to_string()).no_store()),
         Err(problem) => {

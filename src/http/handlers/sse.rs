@@ -12,6 +12,7 @@ use crate::http::admission::origin::{self, CrossOrigin};
 use crate::http::connection::Connection;
 use crate::http::refusal::{RETRY_AFTER, Refusal};
 use crate::http::server::HttpServer;
+use crate::http::sessions::Caller;
 use crate::identity::Principal;
 use crate::io::descriptor::duplicate;
 use tickcast_protocol::control::{RequestLimits, reply};
@@ -110,7 +111,8 @@ async fn subscribe(
     set_user_timeout(connection, Duration::from_millis(server.config().shard.idle_timeout_ms.into()));
     server.check_still(Some(&principal))?;
     // Bytes after the request have no meaning.
-    server.hand_over(connection, |shard, slot_id, _| {
+    let caller = Caller { principal: Some(principal.clone()), transport: "events" };
+    server.hand_over(connection, &caller, |shard, slot_id, _| {
         shard.open_events_with(slot_id, principal, head, subscription, now_ns());
     })
 }

@@ -7,6 +7,7 @@ use crate::http::connection::Connection;
 use crate::http::handshake::Supported;
 use crate::http::refusal::Refusal;
 use crate::http::server::HttpServer;
+use crate::http::sessions::Caller;
 use crate::shard::{Encoding, Format, Opening};
 use tickcast_protocol::{json, packet};
 
@@ -26,7 +27,8 @@ pub(crate) async fn serve(
     };
     let encoding = Encoding { format, deflate: upgrade.deflate.map(|agreed| agreed.window()) };
     server.check_still(principal.as_deref())?;
-    server.hand_over(connection, |shard, slot_id, unread| {
+    let caller = Caller { principal: principal.clone(), transport: "websocket" };
+    server.hand_over(connection, &caller, |shard, slot_id, unread| {
         // The shard sends the response and its welcome message in one send.
         let opening = Opening { encoding, principal, upgrade: &upgrade.response, input: unread };
         shard.open_with(slot_id, opening, now_ns());

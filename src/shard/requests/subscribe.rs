@@ -126,7 +126,10 @@ impl<I: Io> ClientContext<'_, I> {
             let prefixes = index.prefixes(audience).len();
             self.spend(slot_id, prefixes as u64);
         }
-        if let Err(error) = self.check_limits(slot_id, operation.id, new.len(), &resolved) {
+        let checked = self.check_limits(slot_id, operation.id, new.len(), &resolved);
+        // Last: what it reserves is set to what the client has once the request is complete.
+        let checked = checked.and_then(|()| self.reserve_for_user(slot_id, operation.id, new.len()));
+        if let Err(error) = checked {
             self.fan_out.index.release_all(resolved.into_parts().0);
             return Err(error);
         }
@@ -291,6 +294,9 @@ impl<I: Io> ClientContext<'_, I> {
                 0 => 0,
                 _ => before.names.saturating_add(outcome.names),
             };
+            if let Some(share) = &client.share {
+                share.set(client.subscriptions.items.into());
+            }
             if let Some(account) = client.account {
                 self.accounts.subscribe(account, before, client.subscriptions);
             }
@@ -326,6 +332,7 @@ impl<I: Io> ClientContext<'_, I> {
             delay_s: self.settings.delay_s,
         };
         self.answer(slot_id, |out| reply::subscribed(out, &answer));
+        self.note_denied(slot_id, denied);
     }
 
     /// Continues after a token if the ring still has the records since then, and else begins with a snapshot.
@@ -357,6 +364,7 @@ impl<I: Io> ClientContext<'_, I> {
             delay_s: self.settings.delay_s,
         };
         self.answer(slot_id, |out| reply::resumed(out, &answer));
+        self.note_denied(slot_id, denied);
     }
 
     /// Where in the ring the records after a token begin, or somewhat before; `None` if they are not there any more or

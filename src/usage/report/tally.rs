@@ -1,0 +1,134 @@
+//! Counts users, hours and simultaneous sessions of each product.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use super::{Month, Row};
+
+/// A time in which a session had a product, ms since 1970.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Interval {
+    pub(super) from_ms: u64,
+    pub(super) to_ms: u64,
+}
+
+/// Indices of names.
+#[derive(Debug, Default)]
+struct Names(HashMap<String, u32>);
+
+impl Names {
+    fn index(&mut self, name: &str) -> u32 {
+        let next = self.0.len() as u32;
+        self.0.get(name).copied().unwrap_or_else(|| *self.0.entry(name.to_owned()).or_insert(next))
+    }
+}
+
+/// What a user was, at any time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Classes {
+    is_professional: bool,
+    is_non_professional: bool,
+}
+
+#[derive(Debug, Default)]
+struct Product {
+    users: HashMap<u32, Classes>,
+    /// Twice the time of each begin and end, and 1 for a begin: sorted, ends come before begins of the same time.
+    edges: Vec<u64>,
+    session_ms: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Tally {
+    month: Month,
+    users: Names,
+    names: Names,
+    products: Vec<Product>,
+    all: Product,
+}
+
+impl Tally {
+    pub(super) fn new(month: Month) -> Self {
+        Self { month, users: Names::default(), names: Names::default(), products: Vec::new(), all: Product::default() }
+    }
+
+    pub(super) fn user(&mut self, name: &str) -> u32 {
+        self.users.index(name)
+    }
+
+    /// The indices of products. Rights without a product are one without a name.
+    pub(super) fn products(&mut self, names: &[Cow<'_, str>]) -> Vec<u32> {
+        let mut products: Vec<u32> = match names {
+            [] => vec![self.names.index("")],
+            names => names.iter().map(|name| self.names.index(name)).collect(),
+        };
+        products.sort_unstable();
+        products.dedup();
+        products
+    }
+
+    /// Adds the part of a session that is in the month.
+    pub(super) fn add(&mut self, user: u32, professional: Option<bool>, products: &[u32], interval: Interval) {
+        if interval.from_ms >= self.month.end_ms || interval.to_ms < self.month.start_ms {
+            return;
+        }
+        let interval = Interval {
+            from_ms: interval.from_ms.max(self.month.start_ms),
+            to_ms: interval.to_ms.min(self.month.end_ms),
+        };
+        self.all.add(user, professional, interval);
+        for product in products {
+            let index = *product as usize;
+            if self.products.len() <= index {
+                self.products.resize_with(index + 1, Product::default);
+            }
+            self.products[index].add(user, professional, interval);
+        }
+    }
+
+    /// The products by name, and all together.
+    pub(super) fn finish(self) -> (Vec<Row>, Row) {
+        let mut products: Vec<Option<Product>> = self.products.into_iter().map(Some).collect();
+        let mut names: Vec<(String, u32)> = self.names.0.into_iter().collect();
+        names.sort_unstable();
+        let rows = names.into_iter().filter_map(|(name, index)| {
+            let product = products.get_mut(index as usize)?.take()?;
+            (!product.users.is_empty()).then(|| product.row(name))
+        });
+        (rows.collect(), self.all.row(String::new()))
+    }
+}
+
+impl Product {
+    fn add(&mut self, user: u32, professional: Option<bool>, interval: Interval) {
+        let classes = self.users.entry(user).or_default();
+        match professional {
+            Some(true) => classes.is_professional = true,
+            Some(false) => classes.is_non_professional = true,
+            None => {}
+        }
+        if interval.to_ms > interval.from_ms {
+            self.edges.extend([interval.from_ms * 2 + 1, interval.to_ms * 2]);
+            self.session_ms += interval.to_ms - interval.from_ms;
+        }
+    }
+
+    fn row(mut self, product: String) -> Row {
+        self.edges.sort_unstable();
+        let (mut present, mut peak_sessions) = (0u64, 0);
+        for edge in self.edges {
+            present = if edge % 2 == 1 { present + 1 } else { present - 1 };
+            peak_sessions = present.max(peak_sessions);
+        }
+        let mut row = Row { product, peak_sessions, session_ms: self.session_ms, ..Row::default() };
+        for classes in self.users.into_values() {
+            match classes {
+                Classes { is_professional: true, .. } => row.professional += 1,
+                Classes { is_non_professional: true, .. } => row.non_professional += 1,
+                _ => row.unclassified += 1,
+            }
+        }
+        row
+    }
+}
