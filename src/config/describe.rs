@@ -9,7 +9,13 @@ use crate::tls::{TlsVersion, sealed_bytes_max};
 impl Config {
     /// The effective settings, one a line, with the cost of the limits.
     pub fn describe(&self) -> String {
-        let lines = [self.describe_node(), self.describe_http(), self.describe_publishers(), self.describe_clients()];
+        let lines = [
+            self.describe_node(),
+            self.describe_http(),
+            self.describe_access(),
+            self.describe_publishers(),
+            self.describe_clients(),
+        ];
         lines.concat().into_iter().map(|(name, text)| format!("  {name:<21} {text}\n")).collect()
     }
 
@@ -175,6 +181,14 @@ impl Config {
                     self.drain_timeout_ms
                 ),
             ),
+            ("allow_origin", format!("{} besides the server's own", self.allow_origin)),
+            ("allow_host", self.allow_host.to_string()),
+            ("echo", if self.enable_echo { "on" } else { "off" }.to_owned()),
+        ]
+    }
+
+    fn describe_access(&self) -> Vec<(&'static str, String)> {
+        vec![
             (
                 "access",
                 format!(
@@ -190,10 +204,7 @@ impl Config {
                     self.access.sessions.policy.word()
                 ),
             ),
-            ("usage_dir", self.usage.to_string()),
-            ("allow_origin", format!("{} besides the server's own", self.allow_origin)),
-            ("allow_host", self.allow_host.to_string()),
-            ("echo", if self.enable_echo { "on" } else { "off" }.to_owned()),
+            ("usage_dir", self.usage().to_string()),
         ]
     }
 

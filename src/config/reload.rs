@@ -60,7 +60,6 @@ fn setting(field: &'static str) -> &'static str {
         "tls_pairs" => "tls",
         "tls_limits" => "tls_handshakes_per_s, tls_handshakes_per_address_per_s or tls_handshake_timeout_ms",
         "access" => "issuer",
-        "usage" => "usage_dir, usage_bytes_max or usage_files_max",
         _ => field,
     }
 }
@@ -69,7 +68,8 @@ reload! {
     // They determine sockets, threads and memory that exist already.
     fixed: listen admin_listen tls_listen tls_min_version tls_client_ca cores feeds connections_max instruments_max
         book_levels_max ring_bytes bars_bytes send_buffer_bytes receive_buffer_bytes notsent_lowat_bytes stale_ms
-        instrument_expire_ms delayed spool_dir spool_bytes_max revocations_file usage;
+        instrument_expire_ms delayed spool_dir spool_bytes_max revocations_file usage_dir usage_bytes_max
+        usage_files_max;
     changed: tls_pairs tls_limits publishers operator_tokens operator_certificates access enable_echo
         allow_origin allow_host log log_lines_per_s
         connections_per_address_max addresses_exempt trusted_proxies handshakes_per_s handshakes_per_address_per_s
@@ -79,9 +79,9 @@ reload! {
         drain_timeout_ms packet_bytes_max head_bytes_max;
     shard_fixed: has_private_symbols history_ms compression inflate_ratio_max;
     shard: heartbeat_ms ping_interval_ms ping_timeout_ms idle_timeout_ms subscribe_timeout_ms slow_timeout_ms
-        backlog_ms_max sent_history_bytes log_lag_ms backlog_bytes_max requests_per_s subscriptions_max subscriptions_per_user_max symbol_bytes_max
-        request_bytes_max patterns_max names_max subscription_bytes_max request_work_per_s shard_work_per_s input_bytes_max
-        message_timeout_ms auth_timeout_ms token_notice_s token_grace_s;
+        backlog_ms_max sent_history_bytes log_lag_ms backlog_bytes_max requests_per_s subscriptions_max
+        subscriptions_per_user_max symbol_bytes_max request_bytes_max patterns_max names_max subscription_bytes_max
+        request_work_per_s shard_work_per_s input_bytes_max message_timeout_ms auth_timeout_ms token_notice_s token_grace_s;
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@
 //! * `handlers`: one file for each endpoint.
 //! * `secured`: the TLS handshake of a connection, and its limits.
 //! * `server`: the state of one shard's HTTP server, and the hand-over of a socket to the shard.
-//! * `credential`: who sends a request. `sessions`: the connections of users, counted and logged.
+//! * `credential`: who sends a request. `sessions`, `session_life`: the connections of users,
+//!   counted and logged.
 //! * `answers`: memory of responses that are not read yet. `portions`: work in short portions.
 //! * `connection`: a socket that HTTP owns. [`request`], [`rules`], [`handshake`], `response`, [`refusal`], `content`:
 //!   bytes only.
@@ -43,6 +44,7 @@ mod router;
 pub mod rules;
 mod secured;
 mod server;
+mod session_life;
 mod sessions;
 mod slots;
 mod timer;

@@ -230,7 +230,7 @@ fn start_access(config: &Config) -> Result<Arc<Access>, StartError> {
     let now = access::Now { wall_s: wall_ns() / 1_000_000_000, ns: now_ns() };
     let access =
         Access::new(config.access.clone(), config.revocations_file.as_deref(), now).map_err(StartError::Access)?;
-    let usage = UsageLog::start(&config.usage, config.shard.epoch).map_err(StartError::Usage)?;
+    let usage = UsageLog::start(&config.usage(), config.shard.epoch).map_err(StartError::Usage)?;
     let access = Arc::new(access.with_usage(usage));
     if config.access.is_on() {
         access.start().map_err(StartError::Thread)?;

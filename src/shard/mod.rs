@@ -75,6 +75,7 @@ mod state_walk;
 pub mod subscription_index;
 mod tick_records;
 mod timers;
+mod user_sessions;
 
 use std::sync::Arc;
 

@@ -206,3 +206,20 @@ fn limit_holds_while_many_connect_at_once() {
     wait_for_sessions(&quotes, 0);
     assert_eq!(quotes.server.stop(Signal::TERM).code, Some(0));
 }
+
+#[test]
+fn reload_changes_the_limit_of_sessions_that_begin() {
+    let quotes = Quotes::start("", &SHARDS);
+    let user = token("u1", btc());
+    let mut held: Vec<_> = (0..3).map(|_| quotes.stream(&user).0).collect();
+    let file = quotes.folder.path().join("tickcast.toml");
+    let text = std::fs::read_to_string(&file).expect("the configuration");
+    let limit = "sessions_per_user_max = 2\nsession_policy = 'refuse_new'\n";
+    std::fs::write(&file, limit.to_owned() + &text).expect("written");
+    quotes.server.program.signal(Signal::HUP);
+    quotes.server.program.wait_for_stderr("settings were read again");
+    let bearer = format!("Bearer {user}");
+    let refused = quotes.try_stream(&[("Authorization", &bearer)]).err().expect("it is refused");
+    refused.assert_refusal(429, "session_limit", &["expected at most 2"]);
+    held.iter_mut().for_each(Client::ping);
+}

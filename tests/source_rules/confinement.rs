@@ -43,7 +43,7 @@ const CONFINEMENTS: &[(&[&str], &[&str])] = &[
             "src/ingest/",
             "src/state.rs",
             "src/tls/",
-            "src/usage/mod.rs",
+            "src/usage/",
         ],
     ),
     // Time is an argument everywhere else.

@@ -141,8 +141,8 @@ impl From<Option<CloseFrame<'_>>> for CloseReason {
 }
 
 impl Error {
-    /// True where another attempt fails in the same way, or ends what has taken this one's place: wrong credentials, a wrong URL, a server that speaks another
-    /// protocol, and a normal close.
+    /// True where another attempt fails in the same way, or ends what has taken this one's place: wrong credentials, a
+    /// wrong URL, a server that speaks another protocol, a normal close, and a newer session of the user.
     pub fn is_final(&self) -> bool {
         match self {
             Self::Url { .. } | Self::Header(_) | Self::Tls(_) | Self::Protocol(_) | Self::Decode(_) => true,
