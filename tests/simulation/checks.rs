@@ -105,6 +105,13 @@ impl World {
             whole += client.oracle.items() as u64;
         }
         self.about = None;
+        for (index, node) in self.nodes.iter().enumerate() {
+            let here = || self.readers().filter(|client| client.node == index);
+            let items = here().map(|client| client.oracle.items() as i64).sum();
+            if here().count() == node.shard.clients() {
+                assert_eq!(node.sessions.open(), (here().count(), items), "sessions of shard {index}");
+            }
+        }
         self.seen.whole += whole;
         self.counters_add_up();
     }
@@ -182,6 +189,8 @@ fn is_quiet(client: &Client) -> bool {
 fn nothing_is_left(node: &Node) {
     let (shard, io) = (&node.shard, node.shard.io().io());
     assert_eq!(shard.clients(), 0, "all clients are gone");
+    assert_eq!(node.sessions.open(), (0, 0), "sessions, and their subscriptions");
+    assert_eq!(node.sessions.ended, shard.counters().get(Counter::ClientsAccepted), "each session has ended");
     assert_eq!(io.held(), (0, 0, 0), "slots and pending operations");
     assert_eq!(shard.io().counts().connections, 0, "secured connections");
     assert_eq!(io.tally.opened, io.tally.closed, "every slot is closed once");

@@ -19,6 +19,7 @@ mod planted_bug;
 mod rights;
 mod secured;
 mod served;
+mod sessions;
 mod slow_clients;
 mod stall;
 mod stream;

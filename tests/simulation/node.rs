@@ -1,5 +1,6 @@
 //! One shard of the world, driven as the server drives it.
 
+use tickcast::io::SlotId;
 use tickcast::io::sealed::Sealed;
 use tickcast::ring::Reader;
 use tickcast::sequencer::Sequencer;
@@ -13,6 +14,7 @@ use crate::network::ByteRate;
 use crate::plan::Plan;
 use crate::planted_bug::{Relay, Trigger};
 use crate::served::Served;
+use crate::sessions::Sessions;
 use crate::world::START_NS;
 
 /// The settings of every shard. The timeouts are short, so that all of them pass in a seed.
@@ -33,6 +35,8 @@ pub fn settings(plan: &Plan) -> Settings {
         answers_bytes_max: plan.answers_bytes_max,
         requests_per_s: 10_000,
         compression: Some(1),
+        // No limit, but what it is compared with is counted.
+        subscriptions_per_user_max: 1 << 40,
         ..default
     }
 }
@@ -62,6 +66,7 @@ pub struct Node {
     /// The times of its last tick and the one before.
     pub ticked_ns: [u64; 2],
     pub served: Served,
+    pub sessions: Sessions,
     pub slept: u64,
     /// Whether each of the last two ticks has left conflated values to the next one, as they were more than one sends.
     pub left: [bool; 2],
@@ -97,6 +102,7 @@ impl Node {
             ticks: 0,
             ticked_ns: [0; 2],
             served: Served::default(),
+            sessions: Sessions::default(),
             slept: 0,
             left: [false; 2],
         }
@@ -105,6 +111,13 @@ impl Node {
     /// Wakes the shard: something was done to it from outside.
     pub fn poke(&mut self) {
         self.idle = false;
+    }
+
+    /// Makes a client that the shard has taken over a session of a user.
+    pub fn begin_session(&mut self, slot_id: SlotId) {
+        // Ends of former clients of the slot come first.
+        self.sessions.learn(self.shard.take_session_news());
+        self.shard.begin_session(slot_id, self.sessions.begin(slot_id));
     }
 
     pub fn pump(&mut self) {
@@ -135,6 +148,7 @@ impl Node {
         self.shard.io_mut().io_mut().begin_tick(now_ns, self.ticks);
         let spent = self.shard.counters().get(Counter::RequestWork);
         let worked = self.shard.tick(now_ns);
+        self.sessions.learn(self.shard.take_session_news());
         let units = self.shard.counters().get(Counter::RequestWork) - spent;
         assert!(units <= TICK_UNITS_MAX, "{units} units of work for requests in one tick");
         // Values that are left are due since time 0, everything else since the start at the earliest.
@@ -183,7 +197,9 @@ impl Node {
         let idle = (0..20).any(|_| {
             self.ticks += 1;
             self.shard.io_mut().io_mut().begin_tick(now_ns, self.ticks);
-            !self.shard.tick(now_ns)
+            let worked = self.shard.tick(now_ns);
+            self.sessions.learn(self.shard.take_session_news());
+            !worked
         });
         idle && self.shard.deadline_ns().is_none_or(|at_ns| at_ns > now_ns)
     }

@@ -244,6 +244,7 @@ impl World {
         let node = &mut self.nodes[index];
         node.served.see(self.now_ns);
         node.shard.open_with(slot_id, Opening { encoding, principal, upgrade: &[], input: &input }, self.now_ns);
+        node.begin_session(slot_id);
         node.poke();
         self.clients.push(client);
         true
@@ -261,6 +262,7 @@ impl World {
         node.served.see(self.now_ns);
         let principal = client.oracle.entitled.principal(client.user);
         node.shard.open_events_with(slot_id, principal, HEAD, request, self.now_ns);
+        node.begin_session(slot_id);
         node.poke();
         self.clients.push(client);
     }
