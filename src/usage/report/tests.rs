@@ -82,6 +82,8 @@ fn sessions_count_for_the_part_of_them_that_is_in_the_month() {
         line("closed", -1.0, "r-1", "before", "false", "\"X\"", (-2.0, -1.0)),
         line("opened", -1.0, "r-2", "into", "false", "\"X\"", (-1.0, 0.0)),
         line("closed", 1.0, "r-2", "into", "false", "\"X\"", (-1.0, 1.0)),
+        line("opened", 30.0 * day - 1.0, "r-5", "over", "false", "\"X\"", (30.0 * day - 1.0, 0.0)),
+        line("closed", 30.0 * day + 2.0, "r-5", "over", "false", "\"X\"", (30.0 * day - 1.0, 30.0 * day + 2.0)),
         line("opened", 30.0 * day - 0.5, "r-3", "beyond", "false", "\"X\"", (30.0 * day - 0.5, 0.0)),
     ];
     let later = [
@@ -90,7 +92,7 @@ fn sessions_count_for_the_part_of_them_that_is_in_the_month() {
     ];
     let (lines, later) = (lines.concat(), later.concat());
     let report = report(&[("usage-2026-10-31-0001.jsonl", &lines), ("usage-2026-12-01-0001.jsonl", &later)]);
-    assert_eq!(row(&report, "X"), (0, 2, 0, 1, 4 + 2));
+    assert_eq!(row(&report, "X"), (0, 3, 0, 2, 4 + 2 + 4));
     assert_eq!(report.files, 1);
 }
 
