@@ -85,6 +85,11 @@ impl<I: Io> ClientContext<'_, I> {
         }
         let principal = self.connections.get(slot_id).and_then(|client| client.principal.clone());
         let user = principal.as_deref().filter(|principal| principal.kind != Kind::Anonymous);
+        // A server that identifies no clients asks for no token, and is sent none.
+        let auth = match &principal {
+            None => Some("required"),
+            Some(principal) => (user.is_none() && !principal.rights.is_open()).then_some("optional"),
+        };
         let greeting = reply::Welcome {
             epoch,
             version: env!("CARGO_PKG_VERSION"),
@@ -92,7 +97,7 @@ impl<I: Io> ClientContext<'_, I> {
             limits,
             user: user.map(|principal| &*principal.user),
             expires_in_s: user.and_then(|principal| expires_in_s(principal, self.now.wall_ns())),
-            auth: principal.is_none().then_some("required"),
+            auth,
             delay_s,
         };
         self.answer(slot_id, |out| reply::welcome(out, &greeting));

@@ -140,7 +140,10 @@ fn a_preflight_is_allowed_for_readable_paths_and_listed_origins() {
         assert_eq!((allowed.header("content-length"), allowed.body.len()), (None, 0));
         assert_eq!(allowed.header("access-control-allow-methods"), Some("GET, HEAD"));
         let headers = allowed.header("access-control-allow-headers").expect("some").to_ascii_lowercase();
-        assert!(["if-none-match", "last-event-id"].iter().all(|name| headers.contains(name)), "{headers}");
+        assert!(
+            ["if-none-match", "last-event-id", "authorization"].iter().all(|name| headers.contains(name)),
+            "{headers}"
+        );
         let refused = request(server.address, "OPTIONS", path, &preflight(EVIL, "GET"));
         refused.assert_refusal(403, "forbidden_origin", &[EVIL, "--allow-origin"]);
         assert_eq!(cross_origin(&refused), (None, true));

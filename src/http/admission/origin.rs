@@ -87,8 +87,8 @@ pub(crate) fn preflight(
     request: &Request<()>,
     config: &Config,
 ) -> Option<Result<Response, Refusal>> {
-    /// Headers that pages send for tags and tokens.
-    const HEADERS: &str = "If-None-Match, Last-Event-ID, Cache-Control";
+    /// Headers that pages send for tags, positions and credentials.
+    const HEADERS: &str = "If-None-Match, Last-Event-ID, Cache-Control, Authorization";
     /// Seconds that a browser may cache the response; browsers cap it at two hours.
     const AGE: &str = "7200";
     let headers = request.headers();

@@ -45,7 +45,7 @@ pub struct Welcome<'a> {
     /// Seconds until its token expires, if it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_in_s: Option<u64>,
-    /// `required`: nothing but an auth is accepted until there was one.
+    /// `required`: nothing but an auth is accepted until there was one. `optional`: an auth may bring other rights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<&'a str>,
     /// The age of the data, seconds; 0: live.
