@@ -7,7 +7,7 @@ const built = fileURLToPath(new URL("dist/tickcast.js", import.meta.url));
 export default defineConfig({
   resolve: { alias: [{ find: /^\.\.\/src\/index$/, replacement: built }] },
   test: {
-    include: ["test/{client,reconnect,adapters,inexact,instruments,arguments}.test.ts"],
+    include: ["test/{client,reconnect,adapters,inexact,instruments,arguments,token,access}.test.ts"],
     ...{ testTimeout: 30_000, hookTimeout: 30_000 },
   },
 });

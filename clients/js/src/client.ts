@@ -17,6 +17,7 @@ import { interval, onAbort, settingsOf, streamUrl, verifyOptions } from "./optio
 import { UpdateQueue } from "./queue";
 import { Port } from "./spawn";
 import { OpenSubscription } from "./subscription";
+import { Tokens } from "./token";
 import { CHANNELS } from "./wire";
 import type * as types from "./types";
 import type { Channel, ClientEvents, Connection, ListenOptions, UpdateOf, UpdateOptions } from "./types";
@@ -24,7 +25,7 @@ import type { Channel, ClientEvents, Connection, ListenOptions, UpdateOf, Update
 /** The conflation interval of hidden pages, and how often they pull, where the options do not say. */
 const HIDDEN_MS = 1000;
 
-const EVENT = oneOf("connection", "state", "gap", "error", "lag", "instrument", "released");
+const EVENT = oneOf("connection", "authenticated", "state", "gap", "error", "lag", "instrument", "released");
 /** Channels with columns. */
 const VALUES = oneOf(...CHANNELS.slice(0, 3));
 const INSTRUMENT: Rule = [(value) => /number|string/.test(typeof value), "a row or a symbol"];
@@ -37,6 +38,9 @@ export class OpenClient implements types.Client {
   readonly #mirror = this.#dispatch.mirror;
   readonly #figures = new Figures();
   readonly #port: Port;
+  readonly #tokens: Tokens;
+  /** The stream's URL, once it is known. */
+  #url = "";
   readonly #subscriptions = new Map<number, OpenSubscription>();
   readonly #inFrames: boolean;
   #conflateMs: number;
@@ -63,6 +67,7 @@ export class OpenClient implements types.Client {
 
   constructor(readonly options: types.ConnectOptions) {
     const settings = settingsOf(options);
+    this.#tokens = new Tokens(options.token ?? "");
     const { signal } = this.#ended;
     this.#conflateMs = settings.conflateMs;
     this.#backlog = settings.tradeBacklog;
@@ -251,7 +256,11 @@ export class OpenClient implements types.Client {
   #report(report: Report): void {
     switch (report.t) {
       case "url":
-        return void this.#resolveUrl();
+        return void this.#openWith(report.why);
+      case "token":
+        return void this.#renew(report.why);
+      case "identity":
+        return this.#dispatch.events.emit("authenticated", report.identity);
       case "dirty":
         this.#dirty = true;
         return this.#schedule();
@@ -270,13 +279,34 @@ export class OpenClient implements types.Client {
     }
   }
 
-  async #resolveUrl(): Promise<void> {
+  async fetch(target: string | URL, init?: RequestInit): Promise<Response> {
+    return this.#tokens.fetch(target, this.#url || (await this.#resolveUrl()), init);
+  }
+
+  async #resolveUrl(): Promise<string> {
     const { url } = this.options;
+    const given = typeof url === "function" ? await url() : url;
+    return (this.#url = streamUrl(given ?? (typeof url === "function" ? "" : undefined)));
+  }
+
+  /** The URL and the token of an attempt to connect. */
+  async #openWith(why: types.TokenRequest): Promise<void> {
+    let missing = "URL";
     try {
-      const given = typeof url === "function" ? await url() : url;
-      this.#send({ t: "url", url: streamUrl(given ?? (typeof url === "function" ? "" : undefined)) });
+      const url = await this.#resolveUrl();
+      missing = "token";
+      this.#send({ t: "url", url, token: await this.#tokens.obtain(why) });
     } catch (error) {
-      this.#send({ t: "url", url: "", error: `no URL: ${error}` });
+      this.#send({ t: "url", url: "", error: `no ${missing}: ${error}` });
+    }
+  }
+
+  /** The next token of an open connection. */
+  async #renew(why: types.TokenRequest): Promise<void> {
+    try {
+      this.#send({ t: "token", token: await this.#tokens.obtain(why) });
+    } catch (error) {
+      this.#send({ t: "token", error: `no token: ${error}` });
     }
   }
 

@@ -30,6 +30,8 @@ export interface ConnectionEvents {
   message(data: string | ArrayBuffer): void;
   /** An attempt needs the URL: {@link ServerConnection.connectTo} is to be called with it. */
   url(): void;
+  /** The server has closed with 4001: true if another token may help. */
+  expired(reason: string): boolean;
   /** The socket is lost; called before `changed`. */
   lost(): void;
   /** Nothing was received for long: a ping is to be sent. */
@@ -90,10 +92,15 @@ export class ServerConnection {
   }
 
   /** The server's welcome has come. */
-  welcomed(by: Pick<Connection, "epoch" | "version" | "resumed">, heartbeatMs: number): void {
+  welcomed(by: Omit<Connection, "phase" | "reason" | "code" | "attempt" | "retryAt">, heartbeatMs: number): void {
     this.#heartbeatMs = heartbeatMs;
     this.#liveSinceMs = nowMs();
     this.#setPhase("live", { ...by, reason: "", code: 0 });
+  }
+
+  /** Another token was accepted. */
+  identified(by: Pick<Connection, "user" | "expiresAt">): void {
+    this.#setPhase(this.phase, by);
   }
 
   /** A resume was answered. One snapshot makes the whole connection's `resumed` a snapshot. */
@@ -142,9 +149,10 @@ export class ServerConnection {
 
   #closed(code: number, text: string): void {
     const wasWelcomed = this.#liveSinceMs;
-    this.#drop();
     const reason = text || REASONS[code] || `closed with ${code}`;
-    if (code === 4001 || code === 4003 || code === 4005) return this.close(reason, code);
+    const isRenewable = code === 4001 && this.events.expired(reason);
+    this.#drop();
+    if (code === 4003 || code === 4005 || (code === 4001 && !isRenewable)) return this.close(reason, code);
     if (code === 1008) {
       // Silence is no offence: a laptop that slept reconnects. A client that exceeded the rate would do so again.
       if (/subscribed/.test(text)) return this.#setPhase("idle", { reason: "", code });

@@ -6,6 +6,7 @@
  * before it have come; a batch is sent only when it is pulled.
  */
 
+import { Authentication } from "./authentication";
 import { ServerConnection } from "./connection";
 import { Interest, Stage, type Item, type ServerRequest, type Token } from "./interest";
 import { nowMs, type Command, type Report, type Settings, type SubscriptionSpec } from "./messages";
@@ -21,6 +22,7 @@ const PING_EVERY_S = 5;
 export class Engine {
   readonly #interest = new Interest();
   readonly #connection: ServerConnection;
+  readonly #authentication: Authentication;
   readonly #outbox: Outbox;
   readonly #store: Store;
   readonly #reportedNames = new Set<string>();
@@ -62,9 +64,17 @@ export class Engine {
     this.#connection = new ServerConnection(settings, Socket, {
       changed: (connection) => this.#connectionChanged(connection),
       message: (data) => this.#message(data),
-      url: () => report({ t: "url" }),
+      url: () => report({ t: "url", why: this.#authentication.why }),
+      expired: (reason) => this.#authentication.expired(reason),
       lost: () => this.#connectionLost(),
       probe: () => this.#ping(),
+    });
+    this.#authentication = new Authentication(settings, {
+      ask: (why) => report({ t: "token", why }),
+      request: (request) => this.#send(request),
+      error: (code, message) => this.#error(code, message),
+      failed: (message, isFinal) =>
+        isFinal ? this.#connection.close(message, 4001) : this.#connection.fail(message, 4001),
     });
     this.#connection.connect();
     this.#secondTimer = setInterval(() => this.#everySecond(), 1000);
@@ -90,7 +100,11 @@ export class Engine {
         this.#interest.leastMs = command.leastMs;
         return true;
       case "url":
+        this.#authentication.present(command.token);
+        if (command.error?.startsWith("no token")) this.#error("token", command.error);
         return command.error ? this.#connection.fail(command.error) : this.#connection.connectTo(command.url);
+      case "token":
+        return this.#authentication.received(command.token, command.error);
       case "online":
         return this.#connection.phase === "waiting" && this.#connection.connect();
       case "pull":
@@ -125,6 +139,7 @@ export class Engine {
   }
 
   #connectionLost(): void {
+    this.#authentication.lost();
     this.#interest.connectionLost(this.#token);
     this.#token = null;
     this.#forgetDropped();
@@ -171,7 +186,11 @@ export class Engine {
     if (message.type !== "resumed") this.#pending.delete(message.id);
     switch (message.type) {
       case "welcome":
-        return this.#welcome(message);
+        return this.#welcome(this.#authentication.greeted(message));
+      case "authenticated":
+        return this.#authenticated(message);
+      case "expiring":
+        return this.#authentication.expiring();
       case "subscribed":
       case "resumed":
         return request && this.#answered(message, request);
@@ -181,6 +200,7 @@ export class Engine {
       case "pong":
         return this.#pong(message);
       case "error":
+        if (this.#authentication.refused(message)) return;
         for (const item of request?.items ?? []) if (item.stage === Stage.Requested) item.stage = Stage.Refused;
         this.#error("refused", `${message.code}: ${message.message}`, request?.symbols.slice(0, 10));
         return this.#reportAnswers();
@@ -189,18 +209,38 @@ export class Engine {
     }
   }
 
-  #welcome({ epoch, version, heartbeat_ms: heartbeatMs = 5000, limits }: any): void {
+  /** Begins with a connection that can be used. */
+  #welcome(greeting: any): void {
+    if (!greeting) return;
+    const { epoch, version, heartbeat_ms: heartbeatMs = 5000, limits, auth } = greeting;
     const former = this.#connection.current.epoch;
     if (former) this.#store.counters.reconnects++;
     if (former && former !== epoch) this.#store.newEpoch();
     this.#requestMs = 1000 / Math.max(1, (limits?.requests_per_s ?? 50) * RATE_SHARE);
     this.#interest.symbolsMax = Math.min(2000, limits?.symbols ?? 2000);
     this.#paidMs = this.#syncing = 0;
-    this.#connection.welcomed({ epoch, version, resumed: this.#interest.resumed(epoch) }, heartbeatMs);
+    const identity = identityOf(greeting);
+    // A server that names a user knows it by a cookie, and takes tokens.
+    const login = auth ?? (identity.user ? "optional" : "none");
+    const resumed = this.#interest.resumed(epoch);
+    this.#connection.welcomed({ epoch, version, resumed, ...identity, login }, heartbeatMs);
     this.#plan();
     this.#ping();
     // Before any value of this connection comes, so that the resynchronisation shows as a state.
     this.#setStates();
+  }
+
+  /** A token was accepted: the first of a connection, or the next one, with other rights perhaps. */
+  #authenticated(message: any): void {
+    const greeting = this.#authentication.authenticated(message);
+    const { dropped = [] } = message;
+    const identity = identityOf(message);
+    if (greeting) this.#welcome(greeting);
+    else this.#connection.identified(identity);
+    this.report({ t: "identity", identity: { ...identity, dropped } });
+    if (greeting) return;
+    this.#interest.rightsChanged(dropped, this.#token);
+    this.#plan();
   }
 
   #setStates(): void {
@@ -239,13 +279,14 @@ export class Engine {
     if (message.type === "resumed" && request.items.some((item) => item.recovering)) {
       this.#connection.resumed(message.how);
     }
-    const { unknown = [], denied = [] } = message;
+    const { unknown = [], denied = [], limited = [], delayed = [] } = message;
+    this.#interest.restricted(request.symbols, limited, delayed);
     for (const item of request.items) {
       const { name } = item.target;
       if (item.stage !== Stage.Requested) continue;
       // Several answers may come before one common snapshot: only its end completes them.
       item.stage = Stage.Syncing;
-      if (denied.includes(name)) item.stage = Stage.Refused;
+      if (denied.includes(name)) item.stage = Stage.Denied;
       if (unknown.includes(name)) item.stage = Stage.Unknown;
       // Known in this epoch: it was released while the connection was lost.
       if (unknown.includes(name)) this.#store.release(name);
@@ -254,6 +295,8 @@ export class Engine {
     }
     this.#reportNames("unknown_symbol", "no such instrument yet", unknown);
     this.#reportNames("denied", "not for this client", denied);
+    this.#reportNames("limited", "only a part is for this client", limited);
+    this.#reportNames("delayed", "this client's right is to delayed data, which is not served", delayed);
     this.#reportAnswers();
   }
 
@@ -356,5 +399,10 @@ export class Engine {
 
 /** The server has neither refused it, nor answered that it is unknown. */
 function isGranted({ stage }: Item): boolean {
-  return stage !== Stage.Unknown && stage !== Stage.Refused;
+  return stage !== Stage.Unknown && stage !== Stage.Refused && stage !== Stage.Denied;
+}
+
+/** The identity in a welcome or an answer to a token. */
+function identityOf({ user = "", expires_in_s: seconds }: any): Pick<Connection, "user" | "expiresAt"> {
+  return { user, expiresAt: seconds === undefined ? 0 : Date.now() + seconds * 1000 };
 }

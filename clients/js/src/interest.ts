@@ -22,8 +22,10 @@ export interface Token {
 export const enum Stage {
   /** Not requested yet. */
   New,
-  /** The server refused the request, or denied the symbol. */
+  /** The server refused the request. */
   Refused,
+  /** Answered: the client has no right to it. */
+  Denied,
   /** Requested, not answered. */
   Requested,
   /** Answered: there is no such instrument, and its records follow once it is defined. */
@@ -85,6 +87,9 @@ export class Interest {
   /** Symbols in one request, to stay far below the server's limit of a request's length. */
   symbolsMax = 2000;
   readonly #targets = new Map<string, Target>();
+  /** Names and patterns of which the client gets less than it has asked for, or would get delayed data. */
+  readonly #limited = new Set<string>();
+  readonly #delayed = new Set<string>();
   /** The targets that are patterns, longer ones first; renewed by {@link plan} and {@link dropUnused}. */
   #patterns: Target[] = [];
 
@@ -124,6 +129,25 @@ export class Interest {
       item.synced = isDefined;
     }
     return items.length > 0;
+  }
+
+  /** What an answer says of the names and patterns of its request. */
+  restricted(symbols: readonly string[], limited: readonly string[], delayed: readonly string[]): void {
+    for (const symbol of symbols) {
+      this.#limited.delete(symbol);
+      this.#delayed.delete(symbol);
+    }
+    for (const symbol of limited) this.#limited.add(symbol);
+    for (const symbol of delayed) this.#delayed.add(symbol);
+  }
+
+  /** The client has other rights: what it did not get, or has lost, wholly or in part, is requested again. */
+  rightsChanged(dropped: readonly string[], token: Token | null): void {
+    const lost = new Set(dropped);
+    for (const item of this.#items()) {
+      const { name } = item.target;
+      if (item.stage === Stage.Denied || this.#limited.has(name) || lost.has(name)) reset(item, token);
+    }
   }
 
   /** How synced items continue on a new connection. Tokens of another epoch are discarded. */
@@ -189,7 +213,9 @@ export class Interest {
       revision: spec.revision,
       result: {
         unknown: named(Stage.Unknown),
-        denied: named(Stage.Refused),
+        denied: [...named(Stage.Refused), ...named(Stage.Denied)],
+        limited: spec.symbols.filter((name) => this.#limited.has(name)),
+        delayed: spec.symbols.filter((name) => this.#delayed.has(name)),
         conflateMs: INTERVALS_MS.find((ms) => ms >= longest) ?? 1000,
       },
       done: named(Stage.Syncing).length === 0,

@@ -2,8 +2,8 @@
  * The messages between the page side and the stream side: by postMessage, or by direct calls where there is no worker.
  */
 
-import type { Book, Channel, ClientError, Connection, Instrument, InstrumentState } from "./types";
-import type { RawRecord, SubscriptionResult } from "./types";
+import type { Authenticated, Book, Channel, ClientError, Connection, Instrument, InstrumentState } from "./types";
+import type { RawRecord, SubscriptionResult, TokenRequest } from "./types";
 
 /** Settings of the stream side. */
 export interface Settings {
@@ -13,6 +13,8 @@ export interface Settings {
   readonly firstMs: number;
   readonly mostMs: number;
   readonly settledMs: number;
+  /** Refused tokens in a row after which the client ends; 0 where it has none, 1 for one that never changes. */
+  readonly tokenTries: number;
 }
 
 /** A subscription of the application. */
@@ -32,7 +34,8 @@ export interface SubscriptionSpec {
  */
 export type Command =
   | { t: "open"; settings: Settings }
-  | { t: "url"; url: string; error?: string }
+  | { t: "url"; url: string; token?: string; error?: string }
+  | { t: "token"; token?: string; error?: string }
   | ({ t: "sub" } & SubscriptionSpec)
   | { t: "end"; id: number }
   | { t: "ms"; ms: number; leastMs: number }
@@ -55,7 +58,9 @@ export interface Counters {
 /** From the stream side. `dirty` is sent once, for the first change after a batch. */
 export type Report =
   | { t: "ready" }
-  | { t: "url" }
+  | { t: "url"; why: TokenRequest }
+  | { t: "token"; why: TokenRequest }
+  | { t: "identity"; identity: Authenticated }
   | { t: "dirty" }
   | { t: "batch"; batch: Batch }
   | { t: "connection"; connection: Connection }
@@ -104,6 +109,7 @@ export const NO_COUNTERS: Counters = {
 
 export const NO_CONNECTION: Connection = {
   ...{ phase: "connecting", reason: "", code: 0, attempt: 1, retryAt: 0, epoch: 0, version: "", resumed: "fresh" },
+  ...{ user: "", expiresAt: 0, login: "none" },
 };
 
 /** Unix time in ms with fractions, the same on both sides. */

@@ -21,6 +21,7 @@ const DELAYS = { firstMs: DELAY, mostMs: DELAY, settledMs: DELAY };
 
 const CONNECT: Record<string, Rule> = {
   url: [(url) => typeof url === "string" || url instanceof URL || FUNCTION[0](url), "a URL, or a function for one"],
+  token: [(token) => typeof token === "string" || FUNCTION[0](token), "a token, or a function for one"],
   conflateMs: NULL_OR_MS,
   hiddenConflateMs: NULL_OR_MS,
   worker: [(worker) => worker === "auto" || worker === false || FUNCTION[0](worker), '"auto", false or a function'],
@@ -51,9 +52,11 @@ export function settingsOf(options: ConnectOptions): Settings {
   verifyAll("options", options, CONNECT);
   // Throws for an invalid URL here, not with the first attempt.
   if (typeof options.url !== "function") streamUrl(options.url);
-  const { conflateMs, bookDepth = 50, tradeBacklog = 10_000, reconnect = {} } = options;
+  const { conflateMs, bookDepth = 50, tradeBacklog = 10_000, reconnect = {}, token } = options;
+  // Another call of a function may bring another token.
+  const tokenTries = typeof token === "function" ? 3 : token ? 1 : 0;
   const { firstMs = 500, mostMs = 30_000, settledMs = 5000 } = reconnect;
-  return { conflateMs: conflateMs ?? 100, bookDepth, tradeBacklog, firstMs, mostMs, settledMs };
+  return { conflateMs: conflateMs ?? 100, bookDepth, tradeBacklog, firstMs, mostMs, settledMs, tokenTries };
 }
 
 /** Checks the options of a subscription but for its names and channels, or of a listener. */

@@ -11,6 +11,8 @@ export class OpenSubscription implements Subscription {
   readonly [Symbol.dispose] = this.close;
   unknown: readonly string[] = [];
   denied: readonly string[] = [];
+  limited: readonly string[] = [];
+  delayed: readonly string[] = [];
   conflateMs = 0;
   #symbols: readonly string[];
   #wantedMs: number | null;

@@ -10,6 +10,10 @@
  * own.
  */
 
+import type { Authenticated, Connection, TokenRequest } from "./connection-types";
+
+export type * from "./connection-types";
+
 /** The channels: best bid and offer, trades, 24 h statistics, levels of the book, opaque bytes. */
 export type Channel = "quote" | "trade" | "ticker" | "book" | "raw";
 
@@ -24,40 +28,6 @@ export type Channel = "quote" | "trade" | "ticker" | "book" | "raw";
  */
 export type InstrumentState = "LIVE" | "STALE" | "RESYNCING" | "HALTED" | "ENDED";
 
-/**
- * The phase of the connection.
- *
- * * `connecting`: a socket is being opened.
- * * `live`: the server's welcome has come, and it is not silent.
- * * `stale`: open, but nothing came for two and a half heartbeats; after four the client reconnects.
- * * `waiting`: lost; the next attempt is at {@link Connection.retryAt}.
- * * `idle`: the server closed a connection without subscriptions; the next subscription connects again.
- * * `closed`: final. By {@link Client.close}, by the signal, or because another attempt would be wrong (see `reason`).
- */
-export type ConnectionPhase = "connecting" | "live" | "stale" | "waiting" | "idle" | "closed";
-
-/** The connection, in {@link Client.connection} and the `connection` event. */
-export interface Connection {
-  readonly phase: ConnectionPhase;
-  /** Why the last connection ended, as text for a status bar; empty while the connection is good. */
-  readonly reason: string;
-  /** The close code or HTTP status of the reason; 0 where there was none. */
-  readonly code: number;
-  /** Attempts since the stream was last live, with the present one. */
-  readonly attempt: number;
-  /** The time of the next attempt, ms since the Unix epoch; 0 where none is planned. */
-  readonly retryAt: number;
-  /** The server's epoch, which a restart changes; 0 before the first welcome. */
-  readonly epoch: number;
-  /** The server's version. */
-  readonly version: string;
-  /**
-   * How the present connection continued the stream: `fresh` where there was nothing to continue, `pending` until the
-   * server has answered, `replay` from history without a gap, `snapshot` where at least a part needed a snapshot.
-   */
-  readonly resumed: "fresh" | "pending" | "replay" | "snapshot";
-}
-
 /** Settings of {@link connect}. */
 export interface ConnectOptions {
   /**
@@ -66,6 +36,11 @@ export interface ConnectOptions {
    * that the script came from.
    */
   url?: string | URL | (() => string | Promise<string>);
+  /**
+   * A token or an API key, or a function for one: called for each connection, before a token expires, and after one was
+   * refused. One call at a time. An empty text means none. The token is sent as a message, never in the URL.
+   */
+  token?: string | ((why: TokenRequest) => string | null | undefined | Promise<string | null | undefined>);
   /**
    * The conflation interval of subscriptions without one of their own, 0 to 1000: in each interval at most one value
    * per instrument and state channel. Default 100.
@@ -139,8 +114,12 @@ export interface SubscribeOptions {
 export interface SubscriptionResult {
   /** Names that no instrument has yet: their records follow once the server has a definition. */
   readonly unknown: readonly string[];
-  /** Names that this client has no permission for. */
+  /** Names and patterns of which this client gets nothing. */
   readonly denied: readonly string[];
+  /** Those of which it gets fewer channels, or fewer symbols of a pattern, than it has asked for. */
+  readonly limited: readonly string[];
+  /** Of both, those to which it has a right to delayed data. */
+  readonly delayed: readonly string[];
   /** The granted interval; where several subscriptions share an instrument, their shortest. */
   readonly conflateMs: number;
 }
@@ -429,13 +408,24 @@ export interface UpdateOptions<C extends Channel = Channel> extends SubscribeOpt
  *
  * * `refused`: the server refused a request, with `message`: a mistake in the program.
  * * `unknown_symbol`, `denied`: the server has no such `symbols`, or does not give them to this client.
+ * * `limited`, `delayed`: it gives only a part of them to this client, or the client's right is to delayed data.
+ * * `token`: the application's function had no token, or the server did not accept it. The client asks again later.
  * * `protocol`: the server's bytes break the layout; the client reconnects.
  * * `inexact`: a value beyond 2^53 is the nearest number in its column, and the column of rests has its rest. Reported
  *   once for each symbol and channel.
  * * `closed`: the connection has ended for good.
  */
 export interface ClientError {
-  readonly code: "refused" | "unknown_symbol" | "denied" | "protocol" | "inexact" | "closed";
+  readonly code:
+    | "refused"
+    | "unknown_symbol"
+    | "denied"
+    | "limited"
+    | "delayed"
+    | "token"
+    | "protocol"
+    | "inexact"
+    | "closed";
   readonly message: string;
   readonly symbols: readonly string[];
 }
@@ -451,6 +441,7 @@ export interface Lag {
 /** Events of {@link Client.on}. */
 export interface ClientEvents {
   connection: Connection;
+  authenticated: Authenticated;
   state: { readonly row: number; readonly symbol: string; readonly state: InstrumentState };
   gap: Gap;
   error: ClientError;
@@ -559,6 +550,11 @@ export interface Client {
   exact(channel: "trade", row: number, field: TradeField): bigint | null;
 
   readonly stats: Stats;
+  /**
+   * A request to the server's HTTP API with the client's token: `client.fetch("/v1/snapshot/BTC-USD")`. A URL of another
+   * server is requested without it.
+   */
+  fetch(target: string | URL, init?: RequestInit): Promise<Response>;
   /** Resolves when the client has ended; `reason` says why. */
   readonly closed: Promise<Connection>;
   close(): void;

@@ -38,7 +38,7 @@ const DELAY = "out of range: expected 0 to 2147483647";
 
 test.each<[object | null, string]>([
   [null, "TypeError: options: null is invalid: expected an object"],
-  [{ conflate_ms: 50 }, 'TypeError: option: "conflate_ms" is invalid: expected url, conflateMs, hiddenConflateMs, '],
+  [{ conflate_ms: 50 }, 'TypeError: option: "conflate_ms" is invalid: expected url, token, conflateMs, hiddenConflateMs, '],
   [{ url: "ftp://x" }, 'TypeError: url: "ftp://x" is invalid: expected a ws, wss, http or https URL'],
   [{ url: "http://[" }, 'TypeError: url: "http://[" is invalid: expected a ws, wss, http or https URL'],
   [{ url: "" }, 'TypeError: url: "" is invalid: expected a ws, wss, http or https URL'],
@@ -126,7 +126,7 @@ test.each<[string, () => unknown, string]>([
   ["onFrame", () => client.onFrame(undefined as never), "callback: undefined is invalid: expected a function"],
   ["onFrame", () => client.onFrame(() => {}, { once: true } as never), 'option: "once" is invalid: expected '],
   ["onUpdate", () => client.onUpdate({ symbols: "A" }, "x" as never), 'callback: "x" is invalid: expected a function'],
-  ["on", () => client.on("quote" as never, () => {}), 'event: "quote" is invalid: expected connection, state, gap, '],
+  ["on", () => client.on("quote" as never, () => {}), 'event: "quote" is invalid: expected connection, authenticated, state, gap, '],
   ["on", () => client.on("gap", null as never), "callback: null is invalid: expected a function"],
   ["trades", () => client.trades("A", { signal: 1 as never }), "signal: 1 is invalid: expected an AbortSignal"],
   ["trades", () => client.trades(null as never), "symbols: null is invalid: expected a name, or a list of names"],

@@ -68,7 +68,7 @@ export function followBars<Time = number>(client: Client, series: BarSeries<Time
   if (signal?.aborted === true) end();
   const time = (seconds: number): Time => seconds as unknown as Time;
   const seed = async (): Promise<void> => {
-    const bars = await readHistory(options, intervalS, own.signal);
+    const bars = await readHistory(client, options, intervalS, own.signal);
     if (bars === null || own.signal.aborted) return;
     // Trades that came before the answer are in it or after it: only the newest bar can have parts of both.
     const newest = builder.last;
@@ -112,11 +112,16 @@ export class BarBuilder {
   }
 }
 
-async function readHistory(options: BarOptions, intervalS: number, signal: AbortSignal): Promise<Bar[] | null> {
+async function readHistory(
+  client: Client,
+  options: BarOptions,
+  intervalS: number,
+  signal: AbortSignal,
+): Promise<Bar[] | null> {
   if (options.history === null) return null;
   const path = `/v1/bars/${encodeURIComponent(options.symbol)}?interval_s=${intervalS}&limit=${options.limit ?? 500}`;
   try {
-    const answer = await fetch(urlOf(path, options.history)!, { signal });
+    const answer = await client.fetch(urlOf(path, options.history)!, { signal });
     return answer.ok ? barsOf((await answer.json()) as BarHistory) : null;
   } catch {
     // Without history the chart begins with the next trade.
