@@ -270,7 +270,7 @@ export class Engine {
     for (const { row, symbol } of this.#store.instruments.values()) {
       this.#store.forget(
         row,
-        [...this.#interest.covering(symbol)].map((item) => item.channel),
+        [...this.#interest.covering(symbol)].filter((item) => item.stage !== Stage.Denied).map((item) => item.channel),
       );
     }
   }
@@ -293,6 +293,8 @@ export class Engine {
       if (item.stage === Stage.Syncing) this.#syncing++;
       else item.recovering = false;
     }
+    // A later right to them begins anew: what came meanwhile is not missing.
+    if (denied.length > 0) this.#forgetDropped();
     this.#reportNames("unknown_symbol", "no such instrument yet", unknown);
     this.#reportNames("denied", "not for this client", denied);
     this.#reportNames("limited", "only a part is for this client", limited);

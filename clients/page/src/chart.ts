@@ -169,7 +169,7 @@ export class Chart {
     try {
       const symbol = encodeURIComponent(this.#market.symbol(this.#row));
       const url = `/v1/bars/${symbol}?interval_s=${this.#intervalS}&limit=${limit}`;
-      const response = await fetch(url, { signal: loading.signal });
+      const response = await this.#market.client.fetch(url, { signal: loading.signal });
       if (response.ok) use(barsOf((await response.json()) as BarsAnswer));
       else note = "history is not available";
       isMissing = response.status === 404;

@@ -8,7 +8,7 @@
  * | `body[data-view]` | `markets`, `operator` |
  * | `body[data-pane]` | the pane shown on a phone: `watchlist`, `chart`, `ladder`, `trades`, `operator` |
  * | `html[data-theme]` | `light`, `dark`; absent for the system's theme |
- * | `[data-panel=NAME]` | `watchlist`, `ident`, `chart`, `ladder`, `trades`, `status`, `banner`, `operator`, `about` |
+ * | `[data-panel=NAME]` | `watchlist`, `ident`, `chart`, `ladder`, `trades`, `status`, `banner`, `operator`, `about`, `login` |
  * | `[data-row=SYMBOL]` | a row of the watchlist in view, with `data-state` LIVE, STALE, |
  * | | RESYNCING, HALTED, ENDED |
  * | in a row: `[data-field=…]` | `symbol`, `venue`, `last`, `change`, `bid`, `ask`, `spread`, `volume`, `state` |
@@ -28,12 +28,16 @@
  * | `[data-conflation=MS]` | the conflation intervals 0, 10, 50, 100, 250, 500, 1000; the chosen one has |
  * | | `aria-checked` |
  * | `[data-panel=banner] [data-field=…]` | `banner-title`, `banner-text`; hidden while the connection is good |
+ * | `[data-action=login]` | the button with the user; `data-login`: `in`, `out`, `expiring` |
+ * | `[data-panel=login] [data-field=…]` | `login-state`, `login-message`, `login-rights`, `login-form`, `login-token` |
+ * | `[data-field=rights]` | what is not shown to the user, below the watchlist |
  * | `[data-panel=operator][data-access]` | `asking`, `open`, `token`, `refused`; the reason in `[data-field=gate-text]` |
  * | `[data-total=NAME]` | `clients`, `audiences`, `catching_up`, `sequenced`, `records`, `packets`, |
  * | | `packet_bytes`, `uptime` |
  * | `[data-field=NAME] tr` | `shards`, `sources`, `slow`: one row for each |
  * | `[data-fact=NAME]` | a number of the sequencer |
- * | `[data-action=…]` | `theme`, `about`, `reconnect`, `pin`, `pinned-only`, `band`, `to-now`, `back` |
+ * | `[data-action=…]` | `theme`, `about`, `reconnect`, `pin`, `pinned-only`, `band`, `to-now`, `back`, |
+ * | | `login`, `login-banner`, `logout`, `without`, `close-login` |
  * | `[data-go=VIEW]`, `[data-pane-of=PANE]` | links between views; tabs on a phone |
  */
 

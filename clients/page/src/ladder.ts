@@ -53,6 +53,7 @@ export class Ladder {
   #dirty = true;
   /** The least step between prices that the groupings were made for; 0 before there are any. */
   #priceStep = 0;
+  #note = "";
 
   constructor(root: HTMLElement, market: Market) {
     this.#root = root;
@@ -65,6 +66,14 @@ export class Ladder {
       this.draw();
     });
     new ResizeObserver(([entry]) => this.#resized(entry?.contentRect)).observe(part(root, ".book"));
+  }
+
+  /** Why the instrument can have no book; empty where it can. */
+  set note(note: string) {
+    if (note === this.#note) return;
+    this.#note = note;
+    this.markChanged();
+    this.draw();
   }
 
   /** Shows another instrument. */
@@ -88,7 +97,7 @@ export class Ladder {
     if (!this.#dirty) return;
     this.#dirty = false;
     const book = this.#row < 0 ? undefined : this.#market.client.book(this.#row);
-    write(field(this.#root, "ladder-note"), book === undefined ? "No book yet" : "");
+    write(field(this.#root, "ladder-note"), book === undefined ? this.#note || "No book yet" : "");
     part(this.#root, ".book").hidden = book === undefined;
     if (book === undefined) return;
     this.#offerGroupings(book.bids.px[0] ?? book.asks.px[0] ?? NaN);

@@ -9,6 +9,8 @@ import { field, part, write } from "./dom.ts";
 import { noteFrame } from "./hooks.ts";
 import { Ident } from "./ident.ts";
 import { Ladder } from "./ladder.ts";
+import { Login } from "./login.ts";
+import { depthText, rightsText } from "./login-text.ts";
 import { Market } from "./market.ts";
 import { Navigation } from "./navigation.ts";
 import { Operator } from "./operator.ts";
@@ -20,7 +22,8 @@ import { SECOND_MS, Watchlist } from "./watchlist.ts";
 
 const panel = (name: string): HTMLElement => part(document, `[data-panel="${name}"]`);
 
-const client = connect({ url: location.origin, conflateMs: recallConflation() });
+const login = new Login(panel("login") as HTMLDialogElement, part(document, "[data-action=login]"));
+const client = connect({ url: location.origin, conflateMs: recallConflation(), token: login.provide });
 const all = client.subscribe({ symbols: "*", channels: ["quote", "trade", "ticker"] });
 /** The server has sent all of its instruments. */
 let isSynced = false;
@@ -33,7 +36,7 @@ const ident = new Ident(panel("ident"), market);
 const chart = new Chart(panel("chart"), market);
 const ladder = new Ladder(panel("ladder"), market);
 const trades = new Trades(panel("trades"), market, recent);
-const status = new Status(panel("status"), panel("banner"), client);
+const status = new Status(panel("status"), panel("banner"), client, login);
 const operator = new Operator(panel("operator"));
 const watchlist = new Watchlist(panel("watchlist"), market, (row) => navigation.open(market.symbol(row)));
 const navigation = new Navigation({
@@ -47,6 +50,7 @@ const navigation = new Navigation({
   fallback: () => (chosen >= 0 ? chosenSymbol : (firstPin() ?? firstSymbol())),
 });
 
+const SHOWN_ELSEWHERE: readonly string[] = ["inexact", "denied", "limited", "delayed", "token"];
 /** The notice of an error after which the page continues. It is cleared when one of its symbols is defined. */
 const notice = field(document, "notice");
 let noticeSymbols: readonly string[] = [];
@@ -81,6 +85,21 @@ function firstSymbol(): string {
 
 function firstPin(): string | undefined {
   return [...watchlist.pins].find((symbol) => client.instruments.row(symbol) >= 0);
+}
+
+/** Shows who is logged in, and in words what is not shown to that user. */
+function showLogin(): void {
+  login.show();
+  const text = rightsText(all);
+  login.showRights(text);
+  write(field(document, "rights"), text);
+  watchlist.empty =
+    login.isNeeded || login.hasEnded
+      ? ["Log in", "This server needs a token or an API key."]
+      : all.denied.length > 0
+        ? ["Nothing to show", text]
+        : null;
+  ladder.note = depthText(book);
 }
 
 function onFrame(frame: Frame): void {
@@ -143,6 +162,7 @@ client.on("released", ({ row }) => {
 });
 let wasLive = false;
 client.on("connection", ({ phase, resumed }) => {
+  showLogin();
   status.showConnection();
   watchlist.renew();
   // Without a replay the live events have a gap.
@@ -151,10 +171,11 @@ client.on("connection", ({ phase, resumed }) => {
   write(field(document, "version"), client.connection.version);
 });
 client.on("error", ({ code, message, symbols }) => {
-  // The page shows every digit also of a value that no number has exactly.
-  if (code !== "inexact") showNotice(message, code === "unknown_symbol" ? symbols : []);
+  // The page shows every digit also of a value that no number has exactly, and says in other words what is not shown.
+  if (!SHOWN_ELSEWHERE.includes(code)) showNotice(message, code === "unknown_symbol" ? symbols : []);
 });
 
+login.follow(client);
 const search = field<HTMLInputElement>(document, "search");
 search.addEventListener("input", () => {
   // The watchlist shows what is found.
@@ -172,7 +193,7 @@ document.addEventListener("keydown", onKey);
 
 /** The keys of the page, except in input fields. */
 function onKey(event: KeyboardEvent): void {
-  if (event.ctrlKey || event.metaKey || event.altKey || part<HTMLDialogElement>(document, "dialog").open) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]") !== null) return;
   if (event.key === "Escape") return escape();
   const target = event.target;
   if (target instanceof HTMLInputElement || target instanceof HTMLSelectElement) return;
@@ -191,10 +212,11 @@ function escape(): void {
   watchlist.focus();
 }
 
-const about = part<HTMLDialogElement>(document, "dialog");
+const about = part<HTMLDialogElement>(document, "dialog[data-panel=about]");
 part(document, "[data-action=about]").addEventListener("click", () => about.showModal());
 part(document, "[data-action=back]").addEventListener("click", () => navigation.back());
 part(document, "[data-action=reconnect]").addEventListener("click", () => location.reload());
+part(document, "[data-action=login-banner]").addEventListener("click", () => login.open());
 
 const restyle = (): void => {
   for (const styled of [watchlist, chart, status, operator]) styled.restyle();
@@ -209,7 +231,10 @@ document.addEventListener("visibilitychange", () => {
 
 setInterval(() => watchlist.tick(performance.now()), 100);
 setInterval(() => chart.draw(), DRAW_EVERY_MS);
-setInterval(() => status.showConnection(), 250);
+setInterval(() => {
+  showLogin();
+  status.showConnection();
+}, 250);
 setInterval(() => status.showFigures(), 500);
 setInterval(() => {
   watchlist.everySecond(performance.now());

@@ -3,6 +3,7 @@
 import type { Client, Connection } from "tickcast";
 import { colour, field, fitCanvas, mark, part, radioGroup, write } from "./dom.ts";
 import { NONE, countText, millisText } from "./format.ts";
+import type { Login } from "./login.ts";
 import { isNumber, recall, remember } from "./store.ts";
 
 export const CONFLATION_MS: readonly number[] = [0, 10, 50, 100, 250, 500, 1000];
@@ -24,6 +25,7 @@ function isConflation(value: unknown): value is number {
 export class Status {
   readonly #banner: HTMLElement;
   readonly #client: Client;
+  readonly #login: Login;
   readonly #fields: Record<string, HTMLElement> = {};
   readonly #canvas: HTMLCanvasElement;
   readonly #flow: number[] = [];
@@ -34,9 +36,10 @@ export class Status {
   /** When the connection was lost; NaN while it is live, or never was. */
   #lostAt = NaN;
 
-  constructor(root: HTMLElement, banner: HTMLElement, client: Client) {
+  constructor(root: HTMLElement, banner: HTMLElement, client: Client, login: Login) {
     this.#banner = banner;
     this.#client = client;
+    this.#login = login;
     this.#canvas = field<HTMLCanvasElement>(root, "flow");
     for (const name of FIELDS) this.#fields[name] = field(root, name);
     const check = radioGroup(field(root, "conflation"), "conflation", (value) => {
@@ -58,11 +61,14 @@ export class Status {
     this.#write("connection", name);
     const seconds = Math.max(0, Math.ceil((connection.retryAt - Date.now()) / 1000));
     this.#write("countdown", connection.phase === "waiting" ? `in ${seconds} s` : "");
-    const [title, text] = bannerOf(connection, seconds, this.#wasLive);
+    const isAsked = this.#login.isNeeded;
+    const [title, text] = isAsked ? ["Log in to see prices.", ""] : bannerOf(connection, seconds, this.#wasLive);
     this.#banner.hidden = title === "";
     write(field(this.#banner, "banner-title"), title);
     write(field(this.#banner, "banner-text"), text);
-    part(this.#banner, "button").hidden = connection.phase !== "waiting" && connection.phase !== "closed";
+    const canReconnect = connection.phase === "waiting" || connection.phase === "closed";
+    part(this.#banner, "[data-action=reconnect]").hidden = isAsked || !canReconnect;
+    part(this.#banner, "[data-action=login-banner]").hidden = !isAsked && !this.#login.hasEnded;
     this.#write("worker", { none: "no", starting: NONE }[this.#client.worker as string] ?? "yes");
   }
 

@@ -34,6 +34,7 @@ export class Watchlist {
   readonly #template: HTMLTemplateElement;
   readonly #virtual: Virtualizer<HTMLElement, HTMLElement>;
   readonly #sparks = new Sparks();
+  #empty: Reason | null = null;
   /** Users who prefer reduced motion get arrows without flashes. */
   readonly #reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -345,20 +346,31 @@ export class Watchlist {
     this.#showEmpty();
   }
 
+  /** Why there are no instruments; null for the state of the connection. */
+  set empty(empty: Reason | null) {
+    if (empty?.[1] === this.#empty?.[1]) return;
+    this.#empty = empty;
+    this.#showEmpty();
+  }
+
   /** Shows the reason if there are no rows. */
   #showEmpty(): void {
     const empty = field(this.#root, "empty");
     empty.hidden = this.#order.length > 0;
     const { phase } = this.#market.client.connection;
-    const [title, hint] = emptyTexts(this.#known, this.#search, this.#pinnedOnly, phase === "live");
+    const [title, hint] =
+      (this.#known === 0 && this.#empty) || emptyTexts(this.#known, this.#search, this.#pinnedOnly, phase === "live");
     write(field(empty, "empty-title"), title);
     write(field(empty, "empty-hint"), hint);
     const spinner = empty.querySelector(".spinner");
-    const isConnecting = this.#known === 0 && phase === "connecting";
+    const isConnecting = this.#known === 0 && phase === "connecting" && this.#empty === null;
     if (isConnecting && spinner === null) empty.prepend(make("span", "", "spinner"));
     if (!isConnecting) spinner?.remove();
   }
 }
+
+/** Title and hint in place of rows. */
+type Reason = readonly [title: string, hint: string];
 
 function emptyTexts(rows: number, search: string, pinnedOnly: boolean, live: boolean): [string, string] {
   if (rows === 0 && !live) return ["Connecting", "Prices appear as soon as the server answers."];

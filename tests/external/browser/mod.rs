@@ -10,6 +10,7 @@ mod connection;
 mod events;
 mod handling;
 mod large;
+mod login;
 mod market;
 mod measure;
 mod operator;
