@@ -17,7 +17,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 import tickcast
-from tickcast import Backoff, Connection, Gap, wire
+from tickcast import Authenticated, Backoff, Connection, Gap, TokenFailure, wire
 
 CAUGHT_UP = wire.SNAPSHOT | wire.CAUGHT_UP
 WELCOME = {"type": "welcome", "epoch": 7, "version": "9", "heartbeat_ms": 1000, "limits": {"symbols": 3}}
@@ -111,10 +111,12 @@ def quick() -> Backoff:
 
 
 async def summaries(client: tickcast.Client) -> AsyncIterator[tuple[str, int]]:
-    """Types and sequences of records; `gap` with its first sequence; changes of the connection."""
+    """Types and sequences of records; `gap` with its first sequence; changes of the connection and of the token."""
     async for one in client.events():
         if isinstance(one, Connection):
             yield one.state, 0
+        elif isinstance(one, (Authenticated, TokenFailure)):
+            yield type(one).__name__, 0
         elif isinstance(one, Gap):
             yield "gap", one.from_sequence
         elif one.sequence:

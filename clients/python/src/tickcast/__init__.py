@@ -19,8 +19,10 @@ from .errors import (
     RescaledError,
     RestartedError,
     TickcastError,
+    TokenError,
     UnreachableError,
 )
+from .events import Authenticated, Connection, TokenFailure
 from .http import bars, instruments, snapshot
 from .publish import Publisher, publish
 from .reading import Packet
@@ -43,7 +45,7 @@ from .records import (
     Ticker,
     Trade,
 )
-from .session import Connection
+from .tokens import TokenRequest
 from .wire import PacketHeader
 
 __version__ = "0.1.0"
@@ -52,6 +54,7 @@ __all__ = [
     "CHANNELS",
     "NO_INSTRUMENT",
     "AnyRecord",
+    "Authenticated",
     "Backoff",
     "Book",
     "Channel",
@@ -81,6 +84,9 @@ __all__ = [
     "Subscription",
     "TickcastError",
     "Ticker",
+    "TokenError",
+    "TokenFailure",
+    "TokenRequest",
     "Trade",
     "UnreachableError",
     "bars",

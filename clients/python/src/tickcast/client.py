@@ -10,15 +10,15 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import arguments, http
+from . import arguments, http, tokens
 from .backoff import Backoff, check_backoff
 from .connection import Endpoint
-from .errors import ClosedError, RescaledError, RestartedError
+from .errors import ClosedError, RefusedError, RescaledError, RestartedError
 from .follow import Follower
 from .reading import Event, Iteration, Packet, Reader
 from .records import AnyRecord, Channel, Instrument, State
@@ -71,6 +71,21 @@ class Subscription:
         """Exact names that no instrument had when the server answered. The server holds them: the definition and the
         records of each follow once it is defined, without another request."""
         return self._interest.unknown
+
+    @property
+    def denied(self) -> list[str]:
+        """Names and patterns of which the client gets nothing: its rights do not allow them."""
+        return self._interest.denied
+
+    @property
+    def limited(self) -> list[str]:
+        """Those of which it gets fewer channels, or fewer symbols of a pattern, than were requested."""
+        return self._interest.limited
+
+    @property
+    def delayed(self) -> list[str]:
+        """Of both, those to which it has a right to delayed data."""
+        return self._interest.delayed
 
     async def set_conflate_ms(self, conflate_ms: int) -> None:
         """Changes the interval, without a new snapshot. Raises `RejectedError` if the server rejects it.
@@ -144,7 +159,7 @@ class Client(Session):
         return Iteration(self._reader.record)
 
     def events(self) -> Iteration[Event]:
-        """All records, with definitions and heartbeats, and changes of the connection."""
+        """All records, with definitions and heartbeats, and changes of the connection and of the token."""
         return Iteration(self._reader.event)
 
     def packets(self) -> Iteration[Packet]:
@@ -292,13 +307,26 @@ class Client(Session):
     async def snapshot(self, symbol: str) -> dict[str, Any]:
         """The last values of an instrument, over HTTP; see `tickcast.snapshot`."""
         of = self._endpoint
-        return await http.snapshot(symbol, of.url, headers=of.headers, tls=of.tls)
+        return await self._query(
+            lambda token: http.snapshot(symbol, of.url, headers=of.headers, tls=of.tls, token=token)
+        )
 
     async def bars(self, symbol: str, **options: Any) -> dict[str, Any]:
         """Bars of an instrument, over HTTP; see `tickcast.bars`."""
         of = self._endpoint
-        answer: dict[str, Any] = await http.bars(symbol, of.url, headers=of.headers, tls=of.tls, **options)
-        return answer
+        return await self._query(
+            lambda token: http.bars(symbol, of.url, headers=of.headers, tls=of.tls, token=token, **options)
+        )
+
+    async def _query(self, query: Callable[[str | None], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """A request with the client's token; once more with another one where it is refused."""
+        of = self._endpoint.tokens
+        try:
+            return await query(await of.present())
+        except RefusedError as error:
+            if error.status != 401 or not of.can_change or "revoked" in error.message:
+                raise
+        return await query(await of.obtain())
 
 
 class connect:
@@ -306,7 +334,9 @@ class connect:
 
     `url` is `ws://HOST:PORT`, `wss://...`, or `HOST:PORT` alone. `conflate_ms` is the conflation interval of
     subscriptions without one of their own. `compression` offers permessage-deflate, for networks where bytes cost more
-    than time. `headers` are sent with the upgrade and with HTTP requests, such as an `Authorization` for a proxy.
+    than time. `token` is a token, an API key, or a function for one, which may be async: it is called with a
+    `TokenRequest` for each connection, before a token expires and after one was refused. `headers` are sent with the
+    upgrade and with HTTP requests, such as those for a proxy.
     `wait` waits for a server that is not reachable yet; otherwise the first failure is raised. The client reconnects
     by itself after a later loss.
     """
@@ -317,6 +347,7 @@ class connect:
         *,
         conflate_ms: int = 0,
         compression: bool = False,
+        token: str | tokens.Provider | None = None,
         headers: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
         open_timeout_s: float = 10.0,
@@ -324,7 +355,9 @@ class connect:
         backoff: Backoff | None = None,
         inbox_packets: int = INBOX_PACKETS,
     ) -> None:
-        endpoint = Endpoint(http.stream_url(url), headers or {}, compression, tls, open_timeout_s).checked()
+        endpoint = Endpoint(
+            http.stream_url(url), headers or {}, compression, tls, open_timeout_s, tokens=tokens.check(token)
+        ).checked()
         backoff = check_backoff(Backoff() if backoff is None else backoff)
         interval = check_interval(conflate_ms)
         packets = arguments.integer("inbox_packets", inbox_packets, 1, 2**31)

@@ -44,6 +44,10 @@ class RejectedError(TickcastError):
         self.message = message
 
 
+class TokenError(TickcastError):
+    """The program's function for tokens has failed, or has returned something that is no token."""
+
+
 class RestartedError(TickcastError):
     """The server was restarted during `Client.collect`: `rows` has the rows of the former epoch, with its ids."""
 

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from . import arguments
 from .errors import RefusedError, UnreachableError
+from .tokens import bearer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,8 +67,11 @@ def refusal(status: int, body: bytes, retry_after: str | None) -> RefusedError:
     return RefusedError(status, code, message, retry_after_s(retry_after))
 
 
-def _get(url: str, headers: Mapping[str, str], tls: ssl.SSLContext | None) -> Any:
+def _get(url: str, headers: Mapping[str, str], tls: ssl.SSLContext | None, token: str | None) -> Any:
     request = urllib.request.Request(url, headers={"Accept": "application/json", **headers})
+    for name, value in bearer(token).items():
+        # Not for another server that an answer leads to.
+        request.add_unredirected_header(name, value)
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=tls) as answer:
             return json.loads(answer.read())
@@ -86,12 +90,13 @@ async def get(
     headers: Mapping[str, str] | None = None,
     tls: ssl.SSLContext | None = None,
     query: Mapping[str, int] | None = None,
+    token: str | None = None,
 ) -> Any:
     """The JSON of an endpoint. Raises `RefusedError` and `UnreachableError`."""
     if tls is not None and not isinstance(cast("object", tls), ssl.SSLContext):
         raise TypeError(f"tls: {arguments.shown(tls)}: expected an ssl.SSLContext, or None")
     whole = plain_url(url, path) + (f"?{urlencode(query)}" if query else "")
-    return await asyncio.to_thread(_get, whole, arguments.headers("headers", headers), tls)
+    return await asyncio.to_thread(_get, whole, arguments.headers("headers", headers), tls, token)
 
 
 def _segment(symbol: str) -> str:
@@ -100,10 +105,14 @@ def _segment(symbol: str) -> str:
 
 
 async def instruments(
-    url: str = DEFAULT_URL, *, headers: Mapping[str, str] | None = None, tls: ssl.SSLContext | None = None
+    url: str = DEFAULT_URL,
+    *,
+    headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
+    token: str | None = None,
 ) -> list[dict[str, Any]]:
     """The server's directory: symbol, venue, exponents and steps of each instrument."""
-    return cast("list[dict[str, Any]]", (await get(url, "/v1/instruments", headers, tls))["instruments"])
+    return cast("list[dict[str, Any]]", (await get(url, "/v1/instruments", headers, tls, token=token))["instruments"])
 
 
 async def snapshot(
@@ -112,12 +121,13 @@ async def snapshot(
     *,
     headers: Mapping[str, str] | None = None,
     tls: ssl.SSLContext | None = None,
+    token: str | None = None,
 ) -> dict[str, Any]:
     """The last values of an instrument, by channel, with prices and sizes as decimal text.
 
     Raises `RefusedError` with the status 404 for an unknown symbol.
     """
-    return cast("dict[str, Any]", await get(url, f"/v1/snapshot/{_segment(symbol)}", headers, tls))
+    return cast("dict[str, Any]", await get(url, f"/v1/snapshot/{_segment(symbol)}", headers, tls, token=token))
 
 
 @overload
@@ -131,6 +141,7 @@ async def bars(
     arrays: Literal[False] = ...,
     headers: Mapping[str, str] | None = ...,
     tls: ssl.SSLContext | None = ...,
+    token: str | None = ...,
 ) -> dict[str, Any]: ...
 
 
@@ -145,6 +156,7 @@ async def bars(
     arrays: Literal[True],
     headers: Mapping[str, str] | None = ...,
     tls: ssl.SSLContext | None = ...,
+    token: str | None = ...,
 ) -> dict[str, npt.NDArray[Any]]: ...
 
 
@@ -158,6 +170,7 @@ async def bars(
     arrays: bool = False,
     headers: Mapping[str, str] | None = None,
     tls: ssl.SSLContext | None = None,
+    token: str | None = None,
 ) -> dict[str, Any] | dict[str, npt.NDArray[Any]]:
     """Bars of an instrument's trades and its last quotes, as columns, oldest first.
 
@@ -170,7 +183,7 @@ async def bars(
     if to is not None:
         query["to"] = arguments.integer("to", to, 0, 2**63 - 1, "an int, Unix seconds")
     arguments.boolean("arrays", arrays)
-    answer = await get(url, f"/v1/bars/{_segment(symbol)}", headers, tls, query)
+    answer = await get(url, f"/v1/bars/{_segment(symbol)}", headers, tls, query, token)
     return bar_arrays(answer) if arrays else cast("dict[str, Any]", answer)
 
 

@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from .cursor import Cursor
 from .errors import ProtocolError
+from .events import Authenticated, Connection, Forget, Item, TokenFailure
 from .follow import Follower
 from .inbox import Inbox
 from .records import AnyRecord, Definition, Heartbeat
-from .session import Connection, Forget, Item
 from .wire import PacketHeader
 
 if TYPE_CHECKING:
     from .arrays import Arrays
 
 T = TypeVar("T")
-Event: TypeAlias = AnyRecord | Connection
+Change: TypeAlias = Connection | Authenticated | TokenFailure
+Event: TypeAlias = AnyRecord | Change
 
 
 @dataclass(slots=True, frozen=True)
@@ -74,12 +75,12 @@ class Reader:
     async def record(self) -> AnyRecord | None:
         """The next record of a channel, gap or state."""
         while (event := await self.event()) is not None:
-            if not isinstance(event, (Connection, Definition, Heartbeat)):
+            if not isinstance(event, (Connection, Authenticated, TokenFailure, Definition, Heartbeat)):
                 return event
         return None
 
     async def event(self) -> Event | None:
-        """The next record, or change of the connection."""
+        """The next record, or change of the connection or the token."""
         while True:
             while (cursor := self._present()) is not None:
                 if (record := cursor.take()) is not None:
@@ -119,12 +120,12 @@ class Reader:
             self._cursors.popleft()
         return self._cursors[0] if self._cursors else None
 
-    async def _next(self) -> Cursor | Connection | None:
+    async def _next(self) -> Cursor | Change | None:
         """The next item of the inbox; a packet becomes the present one."""
         while (item := await self._inbox.get()) is not None:
             if isinstance(item, Forget):
                 self.follower.forget(item.keys, item.kept)
-            elif isinstance(item, Connection):
+            elif isinstance(item, (Connection, Authenticated, TokenFailure)):
                 return item
             else:
                 cursor = Cursor(self.follower, item)

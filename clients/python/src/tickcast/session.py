@@ -16,9 +16,8 @@ import json
 import logging
 import time
 from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, cast
+from typing import Any, Self, cast
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
@@ -26,10 +25,20 @@ from websockets.exceptions import ConnectionClosed
 from . import wire
 from .backoff import Backoff
 from .connection import Endpoint, closed
-from .errors import ClosedError, ProtocolError, RefusedError, RejectedError, TickcastError, UnreachableError
+from .errors import (
+    ClosedError,
+    ProtocolError,
+    RefusedError,
+    RejectedError,
+    TickcastError,
+    TokenError,
+    UnreachableError,
+)
+from .events import Authenticated, Connection, Forget, Item, TokenFailure
 from .inbox import Inbox
 from .records import Channel, State
 from .subscriptions import Interest, Key, Request, Token, requests, split
+from .tokens import Renewal
 
 logger = logging.getLogger("tickcast")
 
@@ -39,29 +48,6 @@ INBOX_PACKETS = 256
 HELD_S = 5.0
 # The connection is lost after a silence of two heartbeats and this time for the network.
 SILENCE_S = 5.0
-
-
-@dataclass(slots=True, frozen=True)
-class Connection:
-    """A change of the connection, as an event.
-
-    `state` is `resyncing` (connected, and the missed records are coming), `live`, or `lost` with a `reason`.
-    """
-
-    state: Literal["resyncing", "live", "lost"]
-    reason: str = ""
-
-
-@dataclass(slots=True, frozen=True)
-class Forget:
-    """These keys were unsubscribed: their later records have no predecessor."""
-
-    keys: frozenset[Key]
-    kept: frozenset[Key]
-    """The keys of other subscriptions, whose sequences continue."""
-
-
-Item: TypeAlias = bytes | Connection | Forget
 
 
 class Session:
@@ -87,6 +73,13 @@ class Session:
         self._limits: dict[str, int] = {}
         self._heartbeat_s = 5.0
         self._reconnect_s = 0.0
+        self._renewing: asyncio.Task[None] | None = None
+        self._is_expiring = False
+        self._renewal = Renewal()
+        self.user: str = ""
+        """Who the client is to the server; empty for a server that does not know."""
+        self.expires_at: float | None = None
+        """When its token expires, Unix seconds; `None` if it does not."""
         self.version = ""
         """The server's version."""
         self.reconnects = 0
@@ -100,7 +93,7 @@ class Session:
 
     async def open(self, *, wait: bool = False) -> Self:
         """Connects; `wait` also waits for a server that is not reachable yet. `tickcast.connect` calls it."""
-        socket = await (self._open_retrying() if wait else self._endpoint.open())
+        socket = await (self._open_retrying() if wait else self._open_once())
         self._reading = asyncio.create_task(self._run(socket), name="tickcast")
         try:
             await self._until_connected()
@@ -118,6 +111,7 @@ class Session:
             task.cancel()
             task.add_done_callback(_retrieve)
             await asyncio.wait({task})
+        self._endpoint.tokens.close()
         self._inbox.end()
 
     async def __aenter__(self) -> Self:
@@ -285,7 +279,8 @@ class Session:
         for request in due:
             for interest in request.interests:
                 interest.unanswered = interest.unanswered + 1 if interest.requested else 1
-                interest.requested, interest.count, interest.unknown = True, 0, []
+                interest.requested = True
+                interest.forget_names()
         for number, request in enumerate(due, start=1):
             for interest in request.interests:
                 interest.note_sent(request, True)
@@ -302,12 +297,16 @@ class Session:
         for interest in request.interests:
             interest.unanswered -= 1
             interest.count += int(answer.get("count", 0))
-            names = set(interest.symbols)
-            interest.unknown += [name for name in answer.get("unknown", ()) if name in names]
+            interest.take_names(answer)
             interest.conflate_ms = int(answer.get("conflate_ms", interest.conflate_ms))
             interest.answered = interest.unanswered <= 0
             if interest.answered and not self._has_catch_up(interest):
                 interest.caught_up = True
+        if denied := answer.get("denied"):
+            # A later right to them begins anew: what came meanwhile is not missing.
+            keys = frozenset((channel, name) for channel in request.channels for name in denied)
+            kept = frozenset[Key]().union(*(interest.granted_keys() for interest in self._interests))
+            self._inbox.put_now(Forget(keys, kept - keys))
 
     def _has_catch_up(self, interest: Interest) -> bool:
         """Whether a snapshot or a replay follows the answer.
@@ -318,10 +317,20 @@ class Session:
             return interest.token is not None
         others = (other for other in self._interests if other.answered and other is not interest)
         held = set[Key]().union(*(other.keys() for other in others))
-        unknown = set(interest.unknown)
-        return any(symbol not in unknown for _, symbol in interest.keys() - held)
+        without = {*interest.unknown, *interest.denied}
+        return any(symbol not in without for _, symbol in interest.keys() - held)
 
     # ---- the reading task
+
+    async def _open_once(self) -> ClientConnection:
+        """Connects, with another token where one is refused. Raises what another token would not change."""
+        while True:
+            try:
+                return await self._endpoint.open()
+            except RefusedError as error:
+                if not self._endpoint.tokens.may_follow(error):
+                    raise
+                await asyncio.sleep(self._backoff.next_s(self._reconnect_s))
 
     async def _open_retrying(self) -> ClientConnection:
         """Connects, with as many attempts as needed. Raises a refusal that another attempt would not change."""
@@ -329,12 +338,16 @@ class Session:
             try:
                 return await self._endpoint.open()
             except RefusedError as error:
-                if error.is_final:
+                if error.is_final and not self._endpoint.tokens.may_follow(error):
                     raise
                 least_s, why = error.retry_after_s or 0.0, str(error)
-            except UnreachableError as error:
+                is_token = error.status == 401
+            except (UnreachableError, TokenError) as error:
                 least_s, why = 0.0, str(error)
+                is_token = isinstance(error, TokenError)
             wait_s = self._backoff.next_s(max(least_s, self._reconnect_s))
+            if is_token:
+                self._inbox.put_now(TokenFailure(why, wait_s))
             logger.info("%s; retrying in %.2f s", why, wait_s)
             await asyncio.sleep(wait_s)
 
@@ -346,7 +359,7 @@ class Session:
                 if self._rejected is not None:
                     raise self._rejected
                 self._connection_lost(lost)
-                if lost.is_final:
+                if lost.is_final and not self._endpoint.tokens.may_follow(lost):
                     raise lost
                 # Reconnecting for a program that does not read would only lead to another loss.
                 await self._inbox.until_space()
@@ -387,9 +400,11 @@ class Session:
         except ValueError as error:
             raise ProtocolError(f"control message: invalid JSON: {error}") from error
         finally:
-            if resubscribing is not None:
-                resubscribing.cancel()
-                await asyncio.gather(resubscribing, return_exceptions=True)
+            tasks = [task for task in (resubscribing, self._renewing) if task is not None]
+            self._renewing = None
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await socket.close()
 
     def _connection_lost(self, why: ClosedError) -> None:
@@ -412,6 +427,11 @@ class Session:
         self.version = str(control.get("version", ""))
         self._heartbeat_s = float(control.get("heartbeat_ms", 5000)) / 1e3
         self._limits = cast("dict[str, int]", control.get("limits", {}))
+        if control.get("auth") == "required":
+            raise ClosedError(4001, "the server requires a token")
+        self._identified(control)
+        self._endpoint.tokens.accepted()
+        self._renewal = Renewal()
         self._socket = socket
         self._lost.clear()
 
@@ -434,6 +454,11 @@ class Session:
 
     def _control(self, control: dict[str, Any]) -> None:
         kind, request_id = control.get("type"), control.get("id")
+        if kind == "expiring":
+            self._is_expiring = True
+            if self._renewing is None or self._renewing.done():
+                self._renewing = asyncio.create_task(self._renew(), name="tickcast renewal")
+            return
         if kind == "closing":
             self._reconnect_s = float(control.get("reconnect_ms", 0)) / 1e3
             logger.info("the server is closing the connection: %s", control.get("reason"))
@@ -451,6 +476,65 @@ class Session:
             self._take_answer(request, control)
         if future is not None and not future.done():
             future.set_result(control)
+
+    def _identified(self, control: dict[str, Any]) -> None:
+        self.user = str(control.get("user") or "")
+        expires_in_s = control.get("expires_in_s")
+        self.expires_at = None if expires_in_s is None else time.time() + float(expires_in_s)
+
+    async def _renew(self) -> None:
+        while self._is_expiring:
+            self._is_expiring = False
+            await self._renew_once()
+
+    async def _renew_once(self) -> None:
+        """Presents the next token on the open connection: again with a back-off, until the connection ends."""
+        of = self._endpoint.tokens
+        if not of.can_change:
+            if of.is_given:
+                self._inbox.put_now(TokenFailure("the token expires, and the client has no function for another", 0.0))
+            return
+        of.expiring()
+        wait_s = self._renewal.next_s(self._backoff, self.expires_at)
+        while True:
+            await asyncio.sleep(wait_s)
+            try:
+                token = await of.obtain()
+                # What was announced before was the end of the former token.
+                self._is_expiring = False
+                answer = await self._request({"op": "auth", "token": token})
+            except (TokenError, RejectedError) as error:
+                if isinstance(error, RejectedError) and error.code == "unauthorized" and not of.may_follow(error):
+                    self._rejected = error
+                    if self._socket is not None:
+                        await self._socket.close()
+                    return
+                wait_s = self._renewal.next_s(self._backoff, self.expires_at)
+                logger.warning("token: %s; asking again in %.2f s", error, wait_s)
+                self._inbox.put_now(TokenFailure(str(error), wait_s))
+            except ClosedError:
+                return
+            else:
+                of.accepted()
+                self._identified(answer)
+                await self._rights_changed(tuple(answer.get("dropped", ())))
+                return
+
+    async def _rights_changed(self, dropped: tuple[str, ...]) -> None:
+        """Requests again what the client did not get, or has lost, wholly or in part: its rights may be others."""
+        self._inbox.put_now(Authenticated(self.user, self.expires_at, dropped))
+        lost = set(dropped)
+        async with self._request_lock:
+            due = [one for one in self._interests if not one.is_new and one.is_restricted(lost)]
+            for interest in due:
+                interest.connection_lost(self._token)
+            try:
+                await self._send_due(due)
+            except ClosedError:
+                return
+            except RejectedError as error:
+                logger.warning("subscribing again: %s", error)
+        self._update_state()
 
     async def _until_space(self, socket: ClientConnection) -> None:
         """Waits until the inbox has space. Raises `ConnectionClosed` if the connection ends before.

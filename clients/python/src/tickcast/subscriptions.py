@@ -8,7 +8,7 @@ count a value that still waits for a more specific interval as sent.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -48,10 +48,29 @@ class Interest:
     """Its keys in requests that the server was sent, and has not rejected."""
     count: int = 0
     unknown: list[str] = field(default_factory=list[str])
+    denied: list[str] = field(default_factory=list[str])
+    limited: list[str] = field(default_factory=list[str])
+    delayed: list[str] = field(default_factory=list[str])
+
+    def take_names(self, answer: Mapping[str, Any]) -> None:
+        """What an answer says of its names."""
+        names = set(self.symbols)
+        for what in ("unknown", "denied", "limited", "delayed"):
+            listed: list[str] = getattr(self, what)
+            listed += [name for name in answer.get(what, ()) if name in names]
+
+    def forget_names(self) -> None:
+        """Its names are requested, and the answers say more of them."""
+        self.count, self.unknown, self.denied, self.limited, self.delayed = 0, [], [], [], []
 
     def keys(self) -> set[Key]:
         """Its pairs of channel and name."""
         return {(channel, symbol) for channel in self.channels for symbol in self.symbols}
+
+    def granted_keys(self) -> set[Key]:
+        """Those that the server has not denied."""
+        denied = set(self.denied)
+        return {(channel, symbol) for channel, symbol in self.keys() if symbol not in denied}
 
     def note_sent(self, request: Request, is_sent: bool) -> None:
         """Notes which keys the server was sent, or has rejected."""
@@ -65,6 +84,10 @@ class Interest:
             channel in self.channels and any(covers(pattern, symbol) for symbol in self.symbols)
             for channel, pattern in patterns
         )
+
+    def is_restricted(self, dropped: Iterable[str]) -> bool:
+        """Whether other rights may change what it gets."""
+        return bool(self.denied or self.limited) or not set(self.symbols).isdisjoint(dropped)
 
     def connection_lost(self, token: Token | None) -> None:
         """Resets its state. `token` is that of the last packet of the connection."""
