@@ -1,7 +1,7 @@
 // Properties that neither applications, nor the wire, nor the platform use: the build of the one file shortens them. A
 // name belongs here only if nothing reads it by a string. `npm run test:built` runs the tests against the built file.
 export const INTERNAL = `
-  authenticated expired expiring failed given greeted identified identity obtain present received refused request
+  again authenticated expired expiring failed given greeted identified identity isGranted obtain partial present received refused request
   restricted rightsChanged tokenTries why
   answered answers apply atMs backlog batch blurred books broken buffers capacity checkSilence cleared columns connectionLost
   connectTo count counters covering covers current defaultMs define defined deliver deliverCurrent dropUnused emit

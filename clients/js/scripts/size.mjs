@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
 
-const BYTES_MAX = 15_900;
+const BYTES_MAX = 16_100;
 const bytes = readFileSync(new URL("../dist/tickcast.js", import.meta.url));
 const packed = gzipSync(bytes, { level: 9 }).length;
 console.log(`dist/tickcast.js: ${bytes.length} bytes, ${packed} gzipped; at most ${BYTES_MAX}`);

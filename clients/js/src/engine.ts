@@ -238,9 +238,12 @@ export class Engine {
     if (greeting) this.#welcome(greeting);
     else this.#connection.identified(identity);
     this.report({ t: "identity", identity: { ...identity, dropped } });
-    if (greeting) return;
-    this.#interest.rightsChanged(dropped, this.#token);
-    this.#plan();
+    if (!greeting) this.#askAgain(this.#interest.rightsChanged(dropped));
+  }
+
+  /** Asks what the client's rights allow of these items. */
+  #askAgain(items: readonly Item[]): void {
+    for (const request of this.#interest.again(items)) this.#request(request);
   }
 
   #setStates(): void {
@@ -255,13 +258,15 @@ export class Engine {
       this.#interest.dropUnused(null);
       return this.#forgetDropped();
     }
-    for (const request of this.#interest.plan(this.#token)) {
-      const { op, channels, symbols, requestedMs, token } = request;
-      const timed = op === "unsubscribe" ? {} : { conflate_ms: requestedMs };
-      this.#pending.set(this.#send({ op, channels, symbols, ...timed, ...token }), request);
-    }
+    for (const request of this.#interest.plan(this.#token)) this.#request(request);
     this.#store.statesDirty = true;
     this.#reportAnswers();
+  }
+
+  #request(request: ServerRequest): void {
+    const { op, channels, symbols, requestedMs, token } = request;
+    const timed = op === "unsubscribe" ? {} : { conflate_ms: requestedMs };
+    this.#pending.set(this.#send({ op, channels, symbols, ...timed, ...token }), request);
   }
 
   /** Resets the sequences of items that are no longer subscribed: their next record follows on nothing. */
@@ -280,10 +285,16 @@ export class Engine {
       this.#connection.resumed(message.how);
     }
     const { unknown = [], denied = [], limited = [], delayed = [] } = message;
-    this.#interest.restricted(request.symbols, limited, delayed);
+    const { channels } = request;
+    const isPart = new Set(limited);
     for (const item of request.items) {
       const { name } = item.target;
-      if (item.stage !== Stage.Requested) continue;
+      item.partial = isPart.has(name);
+      item.delayed = delayed.includes(name);
+      const wasLive = item.stage > Stage.Requested && !denied.includes(name);
+      if (request.again ? wasLive : item.stage !== Stage.Requested) continue;
+      if (item.stage === Stage.Syncing) this.#syncing--;
+      item.synced = false;
       // Several answers may come before one common snapshot: only its end completes them.
       item.stage = Stage.Syncing;
       if (denied.includes(name)) item.stage = Stage.Denied;
@@ -295,9 +306,11 @@ export class Engine {
     }
     // A later right to them begins anew: what came meanwhile is not missing.
     if (denied.length > 0) this.#forgetDropped();
+    if (channels.length > 1) this.#askAgain(request.items.filter((item) => item.partial));
     this.#reportNames("unknown_symbol", "no such instrument yet", unknown);
-    this.#reportNames("denied", "not for this client", denied);
-    this.#reportNames("limited", "only a part is for this client", limited);
+    const whole = denied.filter((name: string) => !this.#interest.isGranted(name));
+    this.#reportNames("denied", "not for this client", whole);
+    if (!request.again) this.#reportNames("limited", "only a part is for this client", limited);
     this.#reportNames("delayed", "this client's right is to delayed data, which is not served", delayed);
     this.#reportAnswers();
   }

@@ -48,6 +48,9 @@ export interface Item {
   token: Token | null;
   /** Its snapshot or replay was completed on the present connection. */
   synced: boolean;
+  /** The client gets fewer symbols of the pattern than it covers, or has a right to delayed data of it. */
+  partial: boolean;
+  delayed: boolean;
   /** It was synced before the connection was lost, and is not yet synced again. */
   recovering: boolean;
 }
@@ -72,6 +75,8 @@ export interface ServerRequest {
   requestedMs: number;
   token: Token | null;
   items: Item[];
+  /** Asks again what the client's rights allow of items that were answered before. */
+  again?: boolean;
 }
 
 /** The conflation intervals of the server that are shorter than a second, in ms. */
@@ -87,9 +92,6 @@ export class Interest {
   /** Symbols in one request, to stay far below the server's limit of a request's length. */
   symbolsMax = 2000;
   readonly #targets = new Map<string, Target>();
-  /** Names and patterns of which the client gets less than it has asked for, or would get delayed data. */
-  readonly #limited = new Set<string>();
-  readonly #delayed = new Set<string>();
   /** The targets that are patterns, longer ones first; renewed by {@link plan} and {@link dropUnused}. */
   #patterns: Target[] = [];
 
@@ -131,23 +133,23 @@ export class Interest {
     return items.length > 0;
   }
 
-  /** What an answer says of the names and patterns of its request. */
-  restricted(symbols: readonly string[], limited: readonly string[], delayed: readonly string[]): void {
-    for (const symbol of symbols) {
-      this.#limited.delete(symbol);
-      this.#delayed.delete(symbol);
-    }
-    for (const symbol of limited) this.#limited.add(symbol);
-    for (const symbol of delayed) this.#delayed.add(symbol);
+  /** The client has other rights: what it did not get, or has lost, wholly or in part. */
+  rightsChanged(dropped: readonly string[]): Item[] {
+    const lost = new Set(dropped);
+    return [...this.#items()].filter(
+      (item) => item.stage === Stage.Denied || (item.stage > Stage.Requested && (item.partial || lost.has(item.target.name))),
+    );
   }
 
-  /** The client has other rights: what it did not get, or has lost, wholly or in part, is requested again. */
-  rightsChanged(dropped: readonly string[], token: Token | null): void {
-    const lost = new Set(dropped);
-    for (const item of this.#items()) {
-      const { name } = item.target;
-      if (item.stage === Stage.Denied || this.#limited.has(name) || lost.has(name)) reset(item, token);
+  /** Requests that ask for each channel by itself: the answer to several does not say which of them is denied. */
+  again(items: readonly Item[]): ServerRequest[] {
+    const groups = new Map<string, Item[]>();
+    for (const item of items) {
+      const key = JSON.stringify([item.channel, item.requestedMs]);
+      groups.set(key, [...(groups.get(key) ?? []), item]);
     }
+    const held = [...groups.values()].flatMap((group) => this.#grouped(group, "subscribe"));
+    return held.map((request) => ({ ...request, again: true, token: null }));
   }
 
   /** How synced items continue on a new connection. Tokens of another epoch are discarded. */
@@ -207,19 +209,26 @@ export class Interest {
     const named = (stage: Stage): string[] => [
       ...new Set(items.filter((item) => item.stage === stage).map((item) => item.target.name)),
     ];
+    const where = (is: (of: Item[]) => boolean): string[] =>
+      spec.symbols.filter((name) => is([...this.#items([name])].filter((item) => item.subscribers.has(spec))));
     if (items.some(({ stage }) => stage === Stage.New || stage === Stage.Requested)) return undefined;
     const longest = Math.max(0, ...items.map((item) => item.requestedMs));
     return {
       revision: spec.revision,
       result: {
         unknown: named(Stage.Unknown),
-        denied: [...named(Stage.Refused), ...named(Stage.Denied)],
-        limited: spec.symbols.filter((name) => this.#limited.has(name)),
-        delayed: spec.symbols.filter((name) => this.#delayed.has(name)),
+        denied: [...new Set([...named(Stage.Refused), ...where((of) => of.every(isDenied))])],
+        limited: where((of) => !of.every(isDenied) && of.some((item) => item.partial || isDenied(item))),
+        delayed: where((of) => of.some((item) => item.delayed)),
         conflateMs: INTERVALS_MS.find((ms) => ms >= longest) ?? 1000,
       },
       done: named(Stage.Syncing).length === 0,
     };
+  }
+
+  /** Whether the client gets a channel of a name or pattern. */
+  isGranted(name: string): boolean {
+    return [...this.#items([name])].some((item) => item.stage !== Stage.Denied);
   }
 
   /** Every item that covers a symbol: items of its name, then items of patterns. */
@@ -265,7 +274,7 @@ export class Interest {
     if (!item) {
       item = {
         ...{ target, channel, subscribers: new Set(), stage: Stage.New, requestedMs: 0, token: null },
-        ...{ synced: false, recovering: false },
+        ...{ synced: false, recovering: false, partial: false, delayed: false },
       };
       target.items.set(channel, item);
     }
@@ -321,6 +330,10 @@ function tokenOf({ stage, token }: Item): Token | null {
 /** Sorts names first, then patterns, longer ones before shorter ones. */
 function byRank(one: { rank: number }, other: { rank: number }): number {
   return one.rank - other.rank;
+}
+
+function isDenied({ stage }: Item): boolean {
+  return stage === Stage.Denied;
 }
 
 function isPattern(target: Target): boolean {

@@ -136,20 +136,26 @@ describe.skipIf(program === undefined)("with a server that identifies its client
       await gates[call - 2];
       return tokenOf("u1", call === 3 ? 600 : 20, rights[call - 1]);
     });
-    const all = client.subscribe({ symbols: ["BTC-USD", "ETH-USD"], channels: ["quote", "book"] });
+    const all = client.subscribe({ symbols: ["BTC-USD", "ETH-USD"], channels: ["quote", "trade", "book"] });
+    const gaps: unknown[] = [];
+    client.on("gap", (gap) => gaps.push(gap));
     await until(client, () => client.state("ETH-USD") === "LIVE" && client.book("BTC-USD") !== undefined);
     expect([all.denied, all.limited]).toEqual([[], []]);
     release[0]();
     await until(client, () => client.state("ETH-USD") === "STALE");
     expect([...authenticated.at(-1)!.dropped].sort()).toEqual(["BTC-USD", "ETH-USD"]);
+    const lost = client.book("BTC-USD");
     expect([all.denied, all.limited, client.state("BTC-USD")]).toEqual([["ETH-USD"], ["BTC-USD"], "LIVE"]);
     const before = client.quotes.sequence[client.instruments.row("BTC-USD")];
     await until(client, () => client.quotes.sequence[client.instruments.row("BTC-USD")] > before);
     release[1]();
     await until(client, () => client.state("ETH-USD") === "LIVE");
-    await until(client, () => all.limited.length === 0);
+    await until(client, () => all.limited.length === 0 && client.book("BTC-USD") !== lost);
+    expect(client.book("BTC-USD")!.suspect).toBe(false);
+    await until(client, () => client.lastTrades.sequence[client.instruments.row("ETH-USD")] > 0);
+    expect(gaps).toEqual([]);
     expect([all.denied, client.stats.reconnects]).toEqual([[], 0]);
-    expect(errors.map((text) => text.split(":")[0])).toEqual(["denied", "limited"]);
+    expect(errors).toEqual(["denied: ETH-USD: not for this client"]);
   });
 
   test("an API key, an open server, anonymous rights, and a server that needs a token", async () => {

@@ -96,7 +96,8 @@ export class Ladder {
   draw(): void {
     if (!this.#dirty) return;
     this.#dirty = false;
-    const book = this.#row < 0 ? undefined : this.#market.client.book(this.#row);
+    // A book from before its right was lost is not shown.
+    const book = this.#row < 0 || this.#note !== "" ? undefined : this.#market.client.book(this.#row);
     write(field(this.#root, "ladder-note"), book === undefined ? this.#note || "No book yet" : "");
     part(this.#root, ".book").hidden = book === undefined;
     if (book === undefined) return;

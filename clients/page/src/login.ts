@@ -50,7 +50,7 @@ export class Login {
     // A site that logs in by a cookie renews it by itself, and the next connection brings it.
     if (why.reason !== "required" && this.#token === "") return "";
     if (why.reason === "refused") this.#keep("");
-    this.#say(why.reason === "refused" ? `The server did not accept the token: ${why.message}.` : "");
+    this.#say(why.reason === "refused" ? `The server did not accept the token: ${plain(why.message)}.` : "");
     this.#hasOpened = false;
     if (why.reason === "refused" && this.#client?.connection.phase === "live") this.open();
     return new Promise((resolve) => (this.#answer = resolve));
@@ -128,7 +128,7 @@ export class Login {
     if (this.#hasToldEnd) return;
     this.#hasToldEnd = true;
     this.#keep("");
-    this.#say(`The server has ended the session: ${reason}.`);
+    this.#say(`The server has ended the session: ${plain(reason)}.`);
     this.#answer = null;
     this.#hasOpened = false;
   }
@@ -156,4 +156,9 @@ function recallToken(): string {
   } catch {
     return "";
   }
+}
+
+/** What the server said of a token, without the name of the field. */
+function plain(message: string): string {
+  return message.replace(/^token: /, "");
 }

@@ -98,7 +98,7 @@ fn page_asks_for_a_token_and_says_who_is_logged_in_and_what_is_not_shown() {
     page.screenshot("login");
     assert_eq!(page.ask("violations", json!({})), json!([]));
     log_in(&page, "wrong");
-    page.until("probe.text('[data-field=login-message]').includes('did not accept the token: token: not valid')");
+    page.until("probe.text('[data-field=login-message]').includes('did not accept the token: not valid')");
     page.screenshot("login-refused");
     // Dismissed and opened again by keys alone.
     page.press("Escape");
