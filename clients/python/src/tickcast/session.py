@@ -521,20 +521,32 @@ class Session:
                 return
 
     async def _rights_changed(self, dropped: tuple[str, ...]) -> None:
-        """Requests again what the client did not get, or has lost, wholly or in part: its rights may be others."""
+        """Subscribes again to what the client did not get, or has lost, wholly or in part: its rights may be others.
+
+        What the server holds goes on without a snapshot, and what is allowed from now on begins with one.
+        """
         self._inbox.put_now(Authenticated(self.user, self.expires_at, dropped))
+        if dropped:
+            # What is not sent meanwhile is not missing.
+            logs = frozenset[Key]((channel, name) for channel in ("trade", "raw") for name in dropped)
+            self._inbox.put_now(Forget(logs, frozenset()))
         lost = set(dropped)
         async with self._request_lock:
-            due = [one for one in self._interests if not one.is_new and one.is_restricted(lost)]
+            due = [one for one in self._interests if one.answered and one.is_restricted(lost)]
             for interest in due:
-                interest.connection_lost(self._token)
-            try:
-                await self._send_due(due)
-            except ClosedError:
-                return
-            except RejectedError as error:
-                logger.warning("subscribing again: %s", error)
-        self._update_state()
+                of = interest
+                whole = Request("subscribe", of.channels, of.symbols, of.conflate_ms, True, None, [])
+                try:
+                    answers = [await self._send_request(part) for part in split(whole, self._symbols_max())]
+                except ClosedError:
+                    return
+                except RejectedError as error:
+                    logger.warning("subscribing again: %s", error)
+                    continue
+                interest.forget_names()
+                for answer in answers:
+                    interest.count += int(answer.get("count", 0))
+                    interest.take_names(answer)
 
     async def _until_space(self, socket: ClientConnection) -> None:
         """Waits until the inbox has space. Raises `ConnectionClosed` if the connection ends before.
