@@ -307,3 +307,37 @@ test("requests of the HTTP API have the token, those to other servers have none"
   ]);
   expect(asked.map(({ reason }) => reason)).toEqual(["connect", "refused"]);
 });
+
+test("of several channels, the one that is denied is found by asking for each", async () => {
+  await open(["secret"]);
+  const both = client.subscribe({ symbols: "BTC-USD", channels: ["quote", "book"] });
+  await settle();
+  server.last.welcome(7, REQUIRED);
+  answerAuth({});
+  const [{ id }] = server.last.takeRequests();
+  const answer = { type: "subscribed", conflate_ms: 100, count: 1, unknown: [], denied: [] };
+  server.last.sendControl({ ...answer, id, limited: ["BTC-USD"] });
+  const again = server.last.takeRequests();
+  expect(again).toMatchObject([
+    { op: "subscribe", channels: ["quote"], symbols: ["BTC-USD"], conflate_ms: 100 },
+    { op: "subscribe", channels: ["book"], symbols: ["BTC-USD"], conflate_ms: 100 },
+  ]);
+  server.last.sendControl({ ...answer, id: again[0].id });
+  server.last.sendControl({ ...answer, id: again[1].id, denied: ["BTC-USD"] });
+  server.last.packet([BTC, quote(1, 1, 100, 101)], { flags: 5 });
+  await settle(20);
+  expect(await both.ready).toMatchObject({ denied: [], limited: ["BTC-USD"] });
+  expect(errors).toEqual(["limited: BTC-USD: only a part is for this client"]);
+  expect(server.last.takeRequests()).toEqual([]);
+  // A later token with the right: what is held goes on, the other channel begins.
+  server.last.sendControl({ type: "expiring", in_s: 60 });
+  await settle();
+  answerAuth({ dropped: [] });
+  await settle();
+  const [book] = server.last.takeRequests();
+  expect(book).toMatchObject({ op: "subscribe", channels: ["book"], symbols: ["BTC-USD"] });
+  server.last.sendControl({ ...answer, id: book.id });
+  server.last.packet([], { flags: 5 });
+  await settle(20);
+  expect([both.limited, client.state("BTC-USD")]).toEqual([[], "LIVE"]);
+});
