@@ -6,6 +6,7 @@
 mod javascript;
 mod python;
 mod rust;
+mod rust_tokens;
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -83,7 +83,7 @@ impl Seen {
                 }
                 Event::Disconnected { .. } => self.lost += 1,
                 Event::Reply(Reply::Resumed { how, .. }) => self.how.push(how),
-                Event::Reply(_) | Event::Reconnected => {}
+                Event::Reply(_) | Event::Reconnected | Event::TokenFailed { .. } => {}
             }
         }
     }

@@ -22,8 +22,12 @@ impl Default for Backoff {
 impl Backoff {
     /// The wait before attempt `attempt`, counted from 0; never shorter than `requested`, the server's own wish.
     pub fn wait(&self, attempt: u32, requested: Duration, random: &mut impl Rng) -> Duration {
-        let doubled = self.initial.saturating_mul(1u32.checked_shl(attempt).unwrap_or(u32::MAX));
-        requested + doubled.min(self.max).mul_f64(random.random_range(0.0..1.0))
+        requested + self.longest(attempt).mul_f64(random.random_range(0.0..1.0))
+    }
+
+    /// The longest wait before attempt `attempt`.
+    pub(crate) fn longest(&self, attempt: u32) -> Duration {
+        self.initial.saturating_mul(1u32.checked_shl(attempt).unwrap_or(u32::MAX)).min(self.max)
     }
 }
 

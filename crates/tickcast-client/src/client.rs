@@ -14,8 +14,9 @@ use crate::error::Error;
 use crate::packet::Packet;
 use crate::subscription::{ActiveSubscription, Subscription, requests};
 use crate::target::Target;
+use crate::token::{TokenSource, Tokens};
 use tickcast_protocol::Token;
-use tickcast_protocol::control::{Reply, ping_text, unsubscribe_text};
+use tickcast_protocol::control::{Reply, Secret, auth_text, ping_text, unsubscribe_text};
 use tickcast_protocol::packet::{PacketHeader, flags};
 
 /// A connection that has lasted this long ends a series of failed attempts.
@@ -37,11 +38,13 @@ pub struct Options {
     /// The file with the authorities that the server's certificate is verified with, PEM, for `wss://`; those of the
     /// system without one.
     pub ca: Option<PathBuf>,
+    /// A token, an API key, or a function for tokens, for a server that identifies its clients.
+    pub token: Option<TokenSource>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { compression: false, reconnect: Some(Backoff::default()), ca: None }
+        Self { compression: false, reconnect: Some(Backoff::default()), ca: None, token: None }
     }
 }
 
@@ -61,6 +64,14 @@ pub enum Event<'a> {
     },
     /// The client is connected again, and has requested all subscriptions again.
     Reconnected,
+    /// There is no next token, or the server did not accept it: the token function is called again after this time,
+    /// until the connection ends.
+    TokenFailed {
+        /// Why.
+        error: Error,
+        /// When the function is called again.
+        retry_in: Duration,
+    },
 }
 
 /// One step of the client. The bytes of a packet stay in the client.
@@ -69,6 +80,7 @@ enum ClientStep {
     Reply(Reply),
     Disconnected(Error, Duration),
     Reconnected,
+    TokenFailed(Error, Duration),
 }
 
 enum Link {
@@ -97,6 +109,7 @@ pub struct Client {
     requested_wait: Duration,
     attempt: u32,
     reconnects: u64,
+    tokens: Tokens,
     random: Pcg64Mcg,
 }
 
@@ -113,13 +126,26 @@ impl fmt::Debug for Client {
 
 impl Client {
     /// Connects to `ws://HOST[:PORT][/PATH]`, `wss://` or `HOST[:PORT]`; the default path is `/v1/stream`. The first
-    /// connection is tried once; a lost one is replaced as [`Options::reconnect`] says.
+    /// connection is tried once, and again with other tokens where they are refused; a lost one is replaced as
+    /// [`Options::reconnect`] says.
     ///
     /// # Errors
     /// When the URL is invalid, no server listens there, or the upgrade is refused.
     pub fn connect(url: &str, options: Options) -> Result<Self, Error> {
         let target = Target::parse(url)?;
-        let connection = Connection::open(&target, &[], options.compression, options.ca.as_deref())?;
+        let mut random = Pcg64Mcg::seed_from_u64(random_seed());
+        let mut tokens = Tokens::new(options.token.clone());
+        let mut attempt = 0;
+        let connection = loop {
+            match open(&target, &options, &tokens) {
+                Err(error) if tokens.may_follow(&error) && options.reconnect.is_some() => {
+                    let wait = options.reconnect.unwrap_or_default().wait(attempt, Duration::ZERO, &mut random);
+                    std::thread::sleep(wait);
+                    attempt += 1;
+                }
+                opened => break opened?,
+            }
+        };
         let now = Instant::now();
         Ok(Self {
             target,
@@ -138,7 +164,8 @@ impl Client {
             requested_wait: Duration::ZERO,
             attempt: 0,
             reconnects: 0,
-            random: Pcg64Mcg::seed_from_u64(random_seed()),
+            tokens,
+            random,
         })
     }
 
@@ -259,13 +286,18 @@ impl Client {
             ClientStep::Reply(reply) => Event::Reply(reply),
             ClientStep::Disconnected(error, retry_in) => Event::Disconnected { error, retry_in },
             ClientStep::Reconnected => Event::Reconnected,
+            ClientStep::TokenFailed(error, retry_in) => Event::TokenFailed { error, retry_in },
         }
     }
 
     /// Waits for one step for at most this long.
     fn step(&mut self, limit: Duration) -> Result<Option<ClientStep>, Error> {
+        if let Some(step) = self.renew() {
+            return Ok(Some(step));
+        }
         self.send_waiting_request();
         let wait = if self.waiting_requests.is_empty() { limit } else { limit.min(self.request_interval) };
+        let wait = self.tokens.due_in().map_or(wait, |due_in| wait.min(due_in));
         let silence_max = 2 * self.heartbeat + SILENCE;
         let received = match &mut self.link {
             Link::Down { retry_at } => {
@@ -289,7 +321,7 @@ impl Client {
         match received {
             Ok(Received::Nothing) => Ok(None),
             Ok(Received::Packet) => self.on_packet().map(|header| Some(ClientStep::Packet(header))),
-            Ok(Received::Text(text)) => self.on_reply(&text).map(|reply| Some(ClientStep::Reply(reply))),
+            Ok(Received::Text(text)) => self.on_reply(&text).map(Some),
             Err(error) => self.on_loss(error).map(Some),
         }
     }
@@ -318,18 +350,30 @@ impl Client {
         Ok(header)
     }
 
-    fn on_reply(&mut self, text: &str) -> Result<Reply, Error> {
+    fn on_reply(&mut self, text: &str) -> Result<ClientStep, Error> {
         let reply = Reply::parse(text).map_err(|error| Error::Protocol(format!("invalid reply {text:?}: {error}")))?;
         match &reply {
-            Reply::Welcome { heartbeat_ms, limits, .. } => {
+            Reply::Welcome { heartbeat_ms, limits, expires_in_s, .. } => {
+                self.tokens.accepted(*expires_in_s);
                 self.heartbeat = Duration::from_millis(*heartbeat_ms);
                 // Half of the server's rate limit, because pings count as well.
                 self.request_interval =
                     Duration::from_secs(2) / u32::try_from(limits.requests_per_s.max(1)).unwrap_or(u32::MAX);
             }
-            Reply::Subscribed { id, .. } | Reply::Resumed { id, .. } => {
+            Reply::Subscribed { id, denied, limited, .. } | Reply::Resumed { id, denied, limited, .. } => {
+                let is_restricted = !(denied.is_empty() && limited.is_empty());
                 let accepted = self.subscriptions.iter_mut().filter(|active| active.id == *id);
-                accepted.for_each(ActiveSubscription::set_accepted);
+                accepted.for_each(|active| active.set_accepted(is_restricted));
+            }
+            Reply::Expiring { .. } if self.tokens.can_change() => {
+                self.tokens.expiring(&mut self.random);
+            }
+            Reply::Authenticated { id, expires_in_s, dropped, .. } if self.tokens.is_answer(*id) => {
+                self.tokens.accepted(*expires_in_s);
+                self.request_by_other_rights(dropped);
+            }
+            Reply::Error { id: Some(id), code, message } if self.tokens.is_answer(*id) => {
+                return self.on_refused_token(Error::Rejected { code: code.clone(), message: message.clone() });
             }
             Reply::Closing { reconnect_ms, .. } => self.requested_wait = Duration::from_millis(*reconnect_ms),
             Reply::Error { id: Some(id), code, message } => {
@@ -340,7 +384,46 @@ impl Client {
             }
             _ => {}
         }
-        Ok(reply)
+        Ok(ClientStep::Reply(reply))
+    }
+
+    /// Presents the next token on the open connection, if it is time.
+    fn renew(&mut self) -> Option<ClientStep> {
+        if self.tokens.due_in() != Some(Duration::ZERO) {
+            return None;
+        }
+        match self.tokens.obtain() {
+            Ok(token) => {
+                self.last_id += 1;
+                self.tokens.sent(self.last_id);
+                self.request(auth_text(self.last_id, token.as_ref().map_or("", Secret::reveal)));
+                None
+            }
+            Err(error) => Some(self.fail_token(error)),
+        }
+    }
+
+    fn fail_token(&mut self, error: Error) -> ClientStep {
+        ClientStep::TokenFailed(error, self.tokens.again(&mut self.random))
+    }
+
+    /// The server did not accept the next token of the open connection.
+    fn on_refused_token(&mut self, error: Error) -> Result<ClientStep, Error> {
+        let is_invalid = matches!(&error, Error::Rejected { code, .. } if code == "unauthorized");
+        if is_invalid && !self.tokens.may_follow(&error) {
+            return Err(error);
+        }
+        Ok(self.fail_token(error))
+    }
+
+    /// Subscribes again to what the client did not get, or has lost, wholly or in part. What the server holds goes on
+    /// without a snapshot, and what the new rights allow begins with one.
+    fn request_by_other_rights(&mut self, dropped: &[String]) {
+        // What is not sent meanwhile is not missing.
+        self.decoder.forget(dropped);
+        let concerned = self.subscriptions.iter().filter(|active| active.depends_on_rights(dropped));
+        let requests: Vec<String> = concerned.map(|active| active.subscription.request(active.id)).collect();
+        requests.into_iter().for_each(|request| self.request(request));
     }
 
     fn on_loss(&mut self, error: Error) -> Result<ClientStep, Error> {
@@ -349,7 +432,9 @@ impl Client {
         {
             self.attempt = 0;
         }
-        let Some(backoff) = self.options.reconnect.filter(|_| !error.is_final()) else { return Err(error) };
+        self.tokens.disconnected();
+        let is_final = error.is_final() && !self.tokens.may_follow(&error);
+        let Some(backoff) = self.options.reconnect.filter(|_| !is_final) else { return Err(error) };
         for active in &mut self.subscriptions {
             active.disconnected(self.token);
         }
@@ -364,11 +449,10 @@ impl Client {
     }
 
     fn reconnect(&mut self) -> Result<ClientStep, Error> {
-        let mut connection =
-            match Connection::open(&self.target, &[], self.options.compression, self.options.ca.as_deref()) {
-                Ok(connection) => connection,
-                Err(error) => return self.on_loss(error),
-            };
+        let mut connection = match open(&self.target, &self.options, &self.tokens) {
+            Ok(connection) => connection,
+            Err(error) => return self.on_loss(error),
+        };
         let mut at_once = requests(&self.subscriptions);
         let later = at_once.split_off(at_once.len().min(REQUESTS_AT_ONCE));
         for request in at_once {
@@ -384,4 +468,11 @@ impl Client {
         self.reconnects += 1;
         Ok(ClientStep::Reconnected)
     }
+}
+
+/// Connects with a token, if the client has one.
+fn open(target: &Target, options: &Options, tokens: &Tokens) -> Result<Connection, Error> {
+    let bearer = tokens.obtain()?.map(|token| format!("Bearer {}", token.reveal()));
+    let headers: Vec<_> = bearer.iter().map(|bearer| ("authorization", bearer.as_str())).collect();
+    Connection::open(target, &headers, options.compression, options.ca.as_deref())
 }

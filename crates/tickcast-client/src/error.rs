@@ -41,6 +41,9 @@ pub enum Error {
     /// A value cannot be sent as a header of the upgrade request.
     #[error("invalid header {0}: expected visible ASCII characters")]
     Header(&'static str),
+    /// The token function has failed, or what it returned cannot be a token, which the text does not have.
+    #[error("no token: {0}")]
+    Token(String),
     /// The connection cannot be encrypted: the server's certificate is refused, or the server does not speak TLS.
     #[error("TLS: {0}")]
     Tls(String),
@@ -150,7 +153,7 @@ impl Error {
             Self::Refused(refusal) => matches!(refusal.status, 400 | 401 | 403 | 404 | 405 | 426),
             Self::Closed(close) => matches!(close.code, 1000 | 4001 | 4003 | 4005),
             Self::Resolve { .. } | Self::Connect { .. } | Self::Unanswered(_) => false,
-            Self::Dropped | Self::HeartbeatTimeout { .. } => false,
+            Self::Dropped | Self::HeartbeatTimeout { .. } | Self::Token(_) => false,
         }
     }
 }

@@ -77,7 +77,8 @@ impl Handshake {
     pub fn new(target: &Target, headers: &[(&'static str, &str)]) -> Result<Self, Error> {
         let mut request = target.uri().into_client_request().map_err(failure)?;
         for (name, value) in headers {
-            let value = HeaderValue::from_str(value).map_err(|_| Error::Header(name))?;
+            let mut value = HeaderValue::from_str(value).map_err(|_| Error::Header(name))?;
+            value.set_sensitive(*name == "authorization");
             request.headers_mut().insert(HeaderName::from_static(name), value);
         }
         let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);

@@ -20,7 +20,7 @@
 //!             }
 //!         }
 //!         Event::Disconnected { error, retry_in } => eprintln!("{error}; next attempt in {retry_in:?}"),
-//!         Event::Reconnected | Event::Reply(_) => {}
+//!         Event::Reconnected | Event::Reply(_) | Event::TokenFailed { .. } => {}
 //!     }
 //! }
 //! # }
@@ -37,6 +37,25 @@
 //!   came before its restart and were not received is not known.
 //! * Prices are mantissas, exact. [`tickcast_protocol::decimal`] formats them; [`tickcast_protocol::Book`] keeps a
 //!   book.
+//!
+//! # Tokens
+//!
+//! A server that identifies its clients takes a token or an API key, as [`Options::token`]. A function for tokens is
+//! called for each connection, before a token expires ([`TokenReason::Expiring`]) and after one was refused. The next
+//! token is presented on the open connection: [`Reply::Authenticated`] tells what it has dropped, and
+//! [`Event::TokenFailed`] that there was none. A token that expired all the same (4001) is replaced with a new
+//! connection; three refused ones in a row, a revocation, and a token of another user (4003) end the client.
+//!
+//! ```no_run
+//! use tickcast_client::{Client, Options, TokenSource};
+//!
+//! # fn request_token() -> Result<String, std::io::Error> { Ok(String::new()) }
+//! # fn main() -> Result<(), tickcast_client::Error> {
+//! let token = Some(TokenSource::function(|_why| Ok(request_token()?)));
+//! let client = Client::connect("wss://ticks.example", Options { token, ..Options::default() })?;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Resume in another process
 //!
@@ -91,7 +110,7 @@
 //!
 //! # What it does not do
 //!
-//! TLS; the JSON encoding; more than one connection per client; reconnecting a publisher.
+//! The JSON encoding; more than one connection per client; reconnecting a publisher.
 //!
 //! Cost: about 10 ns a record for the sequence check, and one copy of each packet; 64 KiB a connection.
 
@@ -113,6 +132,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod timeouts;
+mod token;
 
 pub use backoff::Backoff;
 pub use client::{Client, Event, Options};
@@ -125,6 +145,7 @@ pub use target::{DEFAULT_URL, Target};
 pub use tickcast_protocol::Token;
 pub use tickcast_protocol::control::{DefineInstrument, Reply};
 pub use timeouts::CONNECT_TIMEOUT;
+pub use token::{TokenReason, TokenRequest, TokenSource};
 
 /// Compiles the example of the README.
 #[cfg(doctest)]

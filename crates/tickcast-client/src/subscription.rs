@@ -78,12 +78,14 @@ pub(crate) struct ActiveSubscription {
     accepted: bool,
     /// Its snapshot or replay is complete: the client's token is valid for it.
     caught_up: bool,
+    /// The client gets less than it has asked for.
+    restricted: bool,
     token: Option<Token>,
 }
 
 impl ActiveSubscription {
     pub(crate) fn new(id: u64, subscription: Subscription, token: Option<Token>) -> Self {
-        Self { id, subscription, accepted: false, caught_up: false, token }
+        Self { id, subscription, accepted: false, caught_up: false, restricted: false, token }
     }
 
     /// The request: a resume where there is a token.
@@ -95,7 +97,12 @@ impl ActiveSubscription {
     }
 
     /// The server has accepted it. A subscription without a snapshot has nothing to catch up with.
-    pub(crate) fn set_accepted(&mut self) {
+    pub(crate) fn set_accepted(&mut self, restricted: bool) {
+        self.restricted = restricted;
+        // Asked again by other rights: what it had goes on.
+        if self.accepted {
+            return;
+        }
         self.accepted = true;
         self.caught_up = !self.subscription.snapshot && self.token.is_none();
     }
@@ -116,6 +123,11 @@ impl ActiveSubscription {
             self.token = token;
         }
         (self.accepted, self.caught_up) = (false, false);
+    }
+
+    /// Whether other rights may change what it gets; `dropped` are names and patterns that the client has lost.
+    pub(crate) fn depends_on_rights(&self, dropped: &[String]) -> bool {
+        self.restricted || self.subscription.symbols.iter().any(|symbol| dropped.contains(symbol))
     }
 
     fn resumes(&self) -> bool {
@@ -164,13 +176,13 @@ mod tests {
     #[test]
     fn an_incomplete_replay_keeps_the_token_from_before_it() {
         let mut active = ActiveSubscription::new(1, Subscription::new(&[Channel::Trade], ["*"]), None);
-        active.set_accepted();
+        active.set_accepted(false);
         active.disconnected(Some(TOKEN));
         assert!(!active.resumes(), "its snapshot never came");
-        active.set_accepted();
+        active.set_accepted(false);
         active.set_caught_up();
         active.disconnected(Some(TOKEN));
-        active.set_accepted();
+        active.set_accepted(false);
         active.disconnected(Some(Token { position: Position::new(9), ..TOKEN }));
         assert_eq!(active.token, Some(TOKEN));
     }
@@ -182,7 +194,7 @@ mod tests {
         active.set_caught_up();
         active.disconnected(Some(TOKEN));
         assert!(!active.resumes(), "the server has not accepted it");
-        active.set_accepted();
+        active.set_accepted(false);
         active.disconnected(Some(TOKEN));
         assert!(active.resumes());
     }

@@ -63,7 +63,7 @@ fn read(client: &mut Client, trades: usize) -> Vec<String> {
             }
             Event::Disconnected { .. } => log.push("lost".to_owned()),
             Event::Reconnected => log.push("back".to_owned()),
-            Event::Reply(_) => {}
+            Event::Reply(_) | Event::TokenFailed { .. } => {}
         }
     }
     log

@@ -145,6 +145,7 @@ impl<'a, N: Write> Recorder<'a, N> {
                     self.notice(&format!("{error}; reconnecting in {} ms", retry_in.as_millis()));
                 }
                 Some(Event::Reconnected) => self.notice("reconnected"),
+                Some(Event::TokenFailed { error, .. }) => self.notice(&error.to_string()),
                 None => {}
             }
             if self.flushed.elapsed() >= FLUSH_INTERVAL {

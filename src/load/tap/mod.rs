@@ -137,6 +137,7 @@ impl<'a, W: Write, N: Write> Tap<'a, W, N> {
                     self.notice(&format!("{error}; reconnecting in {wait}"));
                 }
                 Some(Event::Reconnected) => self.notice("reconnected"),
+                Some(Event::TokenFailed { error, .. }) => self.notice(&error.to_string()),
                 None => {}
             }
             if self.args.stats {

@@ -117,6 +117,21 @@ impl Decoder {
         self.is_resuming = is_resuming;
     }
 
+    /// The client may not see these names and patterns any more, or only a part of them: the next record of each of their
+    /// channels follows on nothing.
+    pub(crate) fn forget(&mut self, names: &[String]) {
+        let covers = |name: &String, symbol: &str| match name.strip_suffix('*') {
+            Some(prefix) => symbol.starts_with(prefix),
+            None => name == symbol,
+        };
+        for state in self.streams.values_mut() {
+            let symbol = state.instrument.as_deref().map_or("", |instrument| &instrument.symbol);
+            if names.iter().any(|name| covers(name, symbol)) {
+                state.last = Default::default();
+            }
+        }
+    }
+
     /// The holes that the last packet had while the stream was resuming, with [`GapReason::Reconnect`].
     pub fn missed(&self) -> &[Gap] {
         &self.missed
