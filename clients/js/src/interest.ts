@@ -136,8 +136,9 @@ export class Interest {
   /** The client has other rights: what it did not get, or has lost, wholly or in part. */
   rightsChanged(dropped: readonly string[]): Item[] {
     const lost = new Set(dropped);
+    const isRestricted = (item: Item): boolean => item.partial || lost.has(item.target.name);
     return [...this.#items()].filter(
-      (item) => item.stage === Stage.Denied || (item.stage > Stage.Requested && (item.partial || lost.has(item.target.name))),
+      (item) => item.stage === Stage.Denied || (item.stage > Stage.Requested && isRestricted(item)),
     );
   }
 

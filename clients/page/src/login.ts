@@ -2,9 +2,9 @@
  * The login state: the button in the top bar, the dialog with a field for a token or an API key, and the client's
  * function for tokens, which waits for the user where the server needs a token.
  *
- * What always holds: a token is in memory and in sessionStorage, for this tab, and nowhere else; one that the server has
- * refused is forgotten. The dialog opens by itself once for each token that is needed, and while prices come only to say
- * that the token which was just given is refused.
+ * What always holds: a token is in memory and in sessionStorage, for this tab, and nowhere else; one that the server
+ * has refused is forgotten. The dialog opens by itself once for each token that is needed, and while prices come only to
+ * say that the token which was just given is refused.
  */
 
 import type { Client, TokenRequest } from "tickcast";

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import logging
+import random
 import time
 import urllib.request
 import uuid
@@ -117,7 +118,7 @@ async def test_a_function_that_fails_is_told_and_asked_again(
     def make(call: int) -> str:
         if call in (2, 3):
             raise OSError("the issuer is down")
-        return token_of("u1", 3 if call == 1 else 600)
+        return token_of("u1", 10 if call == 1 else 600)
 
     issuer = Issuer(make)
     with caplog.at_level(logging.DEBUG):
@@ -200,7 +201,7 @@ async def test_rights_shrink_and_grow_with_the_next_token(identifying: StartIden
     server = await identifying()
     gates = [asyncio.Event(), asyncio.Event(), asyncio.Event()]
     gates[0].set()
-    rights = [EVERYTHING, BTC, EVERYTHING]
+    rights = [EVERYTHING, {"allow": [{"symbols": ["BTC-*"], "channels": ["quote"]}]}, EVERYTHING]
     calls = 0
 
     async def token(_: TokenRequest) -> str:
@@ -271,13 +272,25 @@ async def test_http_requests_have_the_token(identifying: StartIdentifying) -> No
 
 async def test_an_http_request_that_is_refused_asks_for_another_token(identifying: StartIdentifying) -> None:
     server = await identifying("--token-grace-s", "600")
-    issuer = Issuer(lambda call: token_of("u1", 1 if call < 3 else 600))
-    async with tickcast.connect(server.url, token=issuer, backoff=tickcast.Backoff(600.0, 600.0)) as client:
-        await until(lambda: len(issuer.asked) >= 2)
+    hold = asyncio.Event()
+    asked: list[str] = []
+
+    async def token(why: TokenRequest) -> str:
+        asked.append(why.reason)
+        if why.reason == "expiring":
+            await hold.wait()
+        return token_of("u1", 600 if len(asked) > 1 else 1)
+
+    async with tickcast.connect(server.url, token=token) as client:
+        await until(lambda: len(asked) == 2)
         expires_at = client.expires_at
         assert expires_at is not None
         await until(lambda: time.time() > expires_at + 1)
-        assert "quote" in await client.snapshot("BTC-USD")
+        # The request is refused with the first token, and waits for the next one, which is asked for already.
+        request = asyncio.create_task(client.snapshot("BTC-USD"))
+        await asyncio.sleep(0)
+        hold.set()
+        assert "quote" in await request
 
 
 async def test_one_call_of_the_function_at_a_time_and_a_limit_of_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,6 +341,10 @@ async def test_a_function_that_returns_the_same_token_is_not_asked_in_a_loop() -
     async with Fake(serve) as server, tickcast.connect(server.url, token=lambda _: "same", backoff=backoff) as client:
         assert [name for name, _ in await take(summaries(client), 3)] == ["live", *["Authenticated"] * 2]
         assert client._renewal._attempts >= 1
+        # Without progress, the waits grow.
+        backoff.chance = random.Random(1)
+        waits = [client._renewal.next_s(backoff, client.expires_at) for _ in range(7)]
+        assert all(2.0**at / 2 <= wait <= 2.0 ** (at + 2) for at, wait in enumerate(waits)), waits
 
 
 async def test_a_renewal_that_is_refused_is_asked_for_again_and_a_revoked_one_is_not() -> None:
