@@ -6,6 +6,7 @@
 
 mod browser;
 mod interop;
+mod issuers;
 mod proxies;
 mod tls;
 mod tokens;

@@ -50,9 +50,21 @@ impl Authority {
 
     /// Replaces the pair by one for these names. The certificate comes last.
     pub fn renew(&self, names: &[&str]) {
+        self.replace_pair(names, CertificateParams::default());
+    }
+
+    /// The same, with a certificate that has expired.
+    pub fn expire(&self, names: &[&str]) {
+        let mut times = CertificateParams::default();
+        (times.not_before, times.not_after) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2020, 2, 1));
+        self.replace_pair(names, times);
+    }
+
+    fn replace_pair(&self, names: &[&str], times: CertificateParams) {
         let key = KeyPair::generate().expect("a key");
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
+        (params.not_before, params.not_after) = (times.not_before, times.not_after);
         // OpenSSL takes a certificate whose issuer has its own name for one that has signed itself.
         params.distinguished_name.push(DnType::CommonName, "server of a test");
         let certificate = params.signed_by(&key, &self.issuer).expect("signed");

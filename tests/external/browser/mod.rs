@@ -4,7 +4,7 @@
 //! reported as skipped. Screenshots of a run, and of failed tests, are in `target/browser`.
 
 mod chart;
-mod chromium;
+pub mod chromium;
 mod client;
 mod connection;
 mod events;
