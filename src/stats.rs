@@ -120,6 +120,7 @@ counters! {
     TlsResumed Count "TLS handshakes that resumed a session";
     TlsRefusedRate Count "TLS handshakes refused by the rate limit of the shard: tls_handshakes_per_s";
     TlsRefusedAddressRate Count "TLS handshakes refused by the limit of their address: tls_handshakes_per_address_per_s";
+    TlsRefusedPending Count "TLS handshakes refused because so many were under way: tls_handshakes_pending_max";
     TlsTimeouts Count "TLS handshakes that were not complete in time: tls_handshake_timeout_ms";
     TlsClosed Count "TLS handshakes that the peer has ended without an alert, or that were evicted";
     TlsAlerts Count "TLS handshakes that the peer has refused with an alert: it does not trust the certificate, as a rule";

@@ -97,15 +97,17 @@ impl Config {
             .tls_client_ca
             .as_ref()
             .map_or_else(String::new, |ca| format!(", client certificates of {}", ca.display()));
-        let TlsLimits { handshakes_per_s, handshakes_per_address_per_s, handshake_timeout_ms } = self.tls_limits;
+        let TlsLimits { handshakes_per_s, handshakes_per_address_per_s, .. } = self.tls_limits;
+        let TlsLimits { handshakes_pending_max, handshake_timeout_ms, .. } = self.tls_limits;
         format!(
             "{listen}, TLS {least}, {} certificate(s){clients}; some 4 KiB a connection beside a plain one, and at most {} \
-             for what its socket does not take; {} handshakes a second and core, 0.1 to 0.3 ms each, {} of one address, \
-             tls_handshake_timeout_ms {handshake_timeout_ms}",
+             for what its socket does not take; {} handshakes a second and core, 0.1 to 0.3 ms each, {} of one address, {} \
+             under way of up to 28 KiB each, tls_handshake_timeout_ms {handshake_timeout_ms}",
             self.tls_pairs.len(),
             sealed_bytes_max(SEAL_BYTES_MAX),
             unless_0(handshakes_per_s),
             unless_0(handshakes_per_address_per_s),
+            unless_0(handshakes_pending_max),
         )
     }
 

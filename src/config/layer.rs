@@ -91,6 +91,8 @@ layer! {
     tls_handshakes_per_s "TICKCAST_TLS_HANDSHAKES_PER_S" "N" u32;
     /// TLS handshakes a second of one address; 0 for no limit [default: half of all cores', at most 500]
     tls_handshakes_per_address_per_s "TICKCAST_TLS_HANDSHAKES_PER_ADDRESS_PER_S" "N" u32;
+    /// TLS handshakes under way in all, from their first byte; 0 for no limit [default: half of pending_connections_max]
+    tls_handshakes_pending_max "TICKCAST_TLS_HANDSHAKES_PENDING_MAX" "N" u32;
     /// Time for a TLS handshake, ms [default: 5000]
     tls_handshake_timeout_ms "TICKCAST_TLS_HANDSHAKE_TIMEOUT_MS" "MS" u32;
     /// Cores for shards, like `0,2-5`; feeds and publishers use the others [default: all but the first]

@@ -58,8 +58,11 @@ fn setting(field: &'static str) -> &'static str {
         "feeds" => "feed",
         "operator_tokens" => "operator_token",
         "tls_pairs" => "tls",
-        "tls_limits" => "tls_handshakes_per_s, tls_handshakes_per_address_per_s or tls_handshake_timeout_ms",
         "access" => "issuer",
+        "tls_limits" => {
+            "tls_handshakes_per_s, tls_handshakes_per_address_per_s, tls_handshakes_pending_max or \
+             tls_handshake_timeout_ms"
+        }
         _ => field,
     }
 }

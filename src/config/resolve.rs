@@ -55,7 +55,7 @@ impl Config {
             tls_min_version: tls.min_version,
             tls_client_ca: layer.tls_client_ca.clone(),
             tls_pairs: tls.pairs,
-            tls_limits: TlsLimits::resolve(&layer, cores.len())?,
+            tls_limits: TlsLimits::resolve(&layer, cores.len(), pending_connections_max)?,
             admin_listen: resolve_admin_listen(layer.admin_listen.as_deref(), listen)?,
             feeds: resolve_feeds(&feed_texts(&layer))?,
             publishers: resolve_identities(&layer, publisher_limits, publish_pace)?,

@@ -18,20 +18,30 @@ pub struct TlsLimits {
     pub handshakes_per_s: u32,
     /// Of one address; 0 for no limit.
     pub handshakes_per_address_per_s: u32,
+    /// Under way in all; 0 for no limit.
+    pub handshakes_pending_max: u32,
     pub handshake_timeout_ms: u32,
 }
 
 impl TlsLimits {
-    pub(super) fn resolve(layer: &Layer, shards: usize) -> Result<Self, ConfigError> {
+    pub(super) fn resolve(layer: &Layer, shards: usize, pending_connections_max: u32) -> Result<Self, ConfigError> {
         let of_core = within("tls_handshakes_per_s", layer.tls_handshakes_per_s, 1000, 0, 1_000_000)?;
         let share = match u64::from(of_core) * shards as u64 {
             0 => 500,
             all => all.div_ceil(2).min(500) as u32,
         };
         let given = layer.tls_handshakes_per_address_per_s;
+        let pending = (pending_connections_max / 2).max(1);
         Ok(Self {
             handshakes_per_s: of_core,
             handshakes_per_address_per_s: within("tls_handshakes_per_address_per_s", given, share, 0, 1_000_000)?,
+            handshakes_pending_max: within(
+                "tls_handshakes_pending_max",
+                layer.tls_handshakes_pending_max,
+                pending,
+                0,
+                10_000_000,
+            )?,
             handshake_timeout_ms: within(
                 "tls_handshake_timeout_ms",
                 layer.tls_handshake_timeout_ms,
@@ -150,6 +160,7 @@ mod tests {
         assert_eq!(shown, [(Some("a.pem"), &[][..]), (Some("b.pem"), &["b.test".to_owned()])]);
         assert_eq!((config.tls_listen.unwrap().port(), config.tls_min_version), (9443, TlsVersion::Tls12));
         assert_eq!(config.tls_limits.handshakes_per_address_per_s, 500);
+        assert_eq!(config.tls_limits.handshakes_pending_max, config.pending_connections_max / 2);
         assert_eq!(resolve("").unwrap().tls_listen, None);
         let newest = resolve(&format!("{pair}tls_min_version = '1.3'")).unwrap();
         assert_eq!(newest.tls_min_version, TlsVersion::Tls13);

@@ -1,8 +1,9 @@
 //! The TLS handshake of a connection, before its first request, and the limits on it.
 //!
 //! A handshake costs 0.1 to 0.3 ms of the core that serves market data, so permits are taken before it: first of the
-//! address, then of the shard. A connection that sends nothing takes none. Steps of handshakes are made one at a time, so
-//! that the shard ticks between two of them. Meanwhile a connection is a pending one like any other, and may be evicted.
+//! address, then of the shard. A connection that sends nothing takes none, and is not one of those that are under way.
+//! Steps of handshakes are made one at a time, so that the shard ticks between two of them. Meanwhile a connection is a
+//! pending one like any other, and may be evicted.
 
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use glommio::net::TcpStream;
 use glommio::sync::Semaphore;
 
+use super::admission::TlsPermit;
 use super::connection::{Connection, READ_BYTES};
 use super::refusal::Refusal;
 use super::server::HttpServer;
@@ -99,19 +101,20 @@ fn counter_of(fault: &Fault) -> Counter {
 async fn shake(
     mut handshake: Handshake,
     stream: &mut TcpStream,
-    mut permit: impl FnMut() -> Result<Duration, Counter>,
+    mut permit: impl FnMut() -> Result<TlsPermit, Counter>,
     handshaking: &Semaphore,
 ) -> Result<Box<Session>, Failed> {
-    let (mut input, mut output, mut has_permit) = (vec![0; READ_BYTES], Vec::new(), false);
+    // It counts as one under way until it is dropped.
+    let (mut input, mut output, mut taken) = (vec![0; READ_BYTES], Vec::new(), None);
     loop {
         let len = match stream.read(&mut input).await {
             Ok(0) | Err(_) => return Err(Failed::Closed),
             Ok(len) => len,
         };
-        if !std::mem::replace(&mut has_permit, true) {
-            let wait = permit().map_err(Failed::Limited)?;
-            if !wait.is_zero() {
-                glommio::timer::sleep(wait).await;
+        if taken.is_none() {
+            let permit = taken.insert(permit().map_err(Failed::Limited)?);
+            if !permit.wait.is_zero() {
+                glommio::timer::sleep(permit.wait).await;
             }
         }
         // An error is a closed semaphore, and it is never closed.

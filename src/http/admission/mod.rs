@@ -99,6 +99,21 @@ pub(crate) struct Admission {
     accepts: Cell<RateLimiter>,
     handshakes: Cell<RateLimiter>,
     tls_handshakes: Cell<RateLimiter>,
+    /// TLS handshakes under way.
+    tls_pending: Rc<Cell<u32>>,
+}
+
+/// A TLS handshake that may begin.
+pub(crate) struct TlsPermit {
+    /// When.
+    pub(crate) wait: Duration,
+    pending: Rc<Cell<u32>>,
+}
+
+impl Drop for TlsPermit {
+    fn drop(&mut self) {
+        self.pending.update(|pending| pending - 1);
+    }
 }
 
 impl Admission {
@@ -109,6 +124,7 @@ impl Admission {
             accepts: Cell::default(),
             handshakes: Cell::default(),
             tls_handshakes: Cell::default(),
+            tls_pending: Rc::default(),
         }
     }
 
@@ -172,15 +188,19 @@ impl Admission {
         Ok(of_address.max(of_shard))
     }
 
-    /// Takes a permit for a TLS handshake, first of the address, then of the shard; returns the time until it is valid, or
-    /// the counter of the limit.
+    /// Takes a permit for a TLS handshake, first of those under way, then of the address, then of the shard; or the counter
+    /// of the limit.
     pub(crate) fn take_tls_handshake(
         &self,
         address: Option<&AddressGuard>,
         config: &Config,
         now_ns: u64,
-    ) -> Result<Duration, Counter> {
+    ) -> Result<TlsPermit, Counter> {
         let limits = config.tls_limits;
+        let pending_max = limits.handshakes_pending_max.div_ceil(config.cores.len() as u32);
+        if pending_max != 0 && self.tls_pending.get() >= pending_max {
+            return Err(Counter::TlsRefusedPending);
+        }
         let wait_max = Duration::from_millis(u64::from(limits.handshake_timeout_ms) / 2);
         let of_address = match address {
             Some(address) => address
@@ -189,7 +209,9 @@ impl Admission {
             None => Duration::ZERO,
         };
         let of_shard = take(&self.tls_handshakes, limits.handshakes_per_s, now_ns, wait_max);
-        Ok(of_address.max(of_shard.map_err(|_| Counter::TlsRefusedRate)?))
+        let wait = of_address.max(of_shard.map_err(|_| Counter::TlsRefusedRate)?);
+        self.tls_pending.update(|pending| pending + 1);
+        Ok(TlsPermit { wait, pending: self.tls_pending.clone() })
     }
 
     /// Half of the upgrade timeout, as reading the head has used some of it. Zero if waiting handshakes take 7/8 of the
