@@ -30,6 +30,14 @@ pub enum TlsVersion {
     Tls13,
 }
 
+/// The cryptography of a server. Its order of suites counts, and AES-128 is first: all suites are strong, and the keys of
+/// this one are the smallest, in what every client keeps and in what a record touches.
+pub(super) fn provider() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| !format!("{:?}", suite.suite()).contains("AES_128"));
+    provider
+}
+
 /// What a server is secured with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
@@ -60,7 +68,7 @@ impl TlsServer {
     /// # Errors
     /// The file that cannot be used, and what was expected.
     pub fn load(settings: &ServerSettings, now_s: i64) -> Result<Self, TlsError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let provider = Arc::new(provider());
         let stamps = stamps_of(&settings.pairs);
         let certificates = Arc::new(Certificates::new(CertificateTable::load(&settings.pairs, &provider, now_s)?));
         let library = |error: rustls::Error| TlsError::Library(error.to_string());
@@ -82,6 +90,7 @@ impl TlsServer {
         };
         let mut config = builder.with_cert_resolver(certificates.clone());
         config.alpn_protocols = vec![HTTP.to_vec()];
+        config.ignore_client_order = true;
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(library)?;
         config.send_tls13_tickets = 1;
         config.session_storage = Arc::new(NoServerSessionStorage {});
