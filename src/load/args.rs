@@ -17,9 +17,16 @@ use tickcast_protocol::Channel;
 /// 4 records were missing from a stream without announcement.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LoadArgs {
-    /// URL of the server: ws://HOST, ws://HOST:PORT/PATH, or HOST:PORT
+    /// URL of the server: ws://HOST, wss://HOST, ws://HOST:PORT/PATH, or HOST:PORT
     #[arg(default_value = DEFAULT_URL)]
     pub url: String,
+    /// File with the authorities that are trusted for wss://, PEM, in place of the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Over wss://, connections of --storm and --churn resume TLS sessions of the others, as browsers that come back do
+    /// [default: each has a whole handshake]
+    #[arg(long)]
+    pub tls_resume: bool,
     /// Connections to open
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub clients: u32,

@@ -9,9 +9,6 @@ pub enum LoadError {
     Client(#[from] Error),
     #[error("{0}")]
     Arguments(String),
-    /// The load generator writes to its sockets without blocking and counts their bytes.
-    #[error("load: wss:// is for tap and record: expected ws:// and the server's plain port")]
-    Secured,
     #[error("the server refused the connection: {0}")]
     Refused(String),
     #[error("GET /v1/instruments: {0}")]

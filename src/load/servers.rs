@@ -59,12 +59,21 @@ impl Baseline {
         }
     }
 
-    /// Starts it on a free port of this machine, on these cores. With `each`, every message goes to one subscriber.
-    pub fn start(self, each: bool, cores: Option<&[usize]>) -> Result<(StartedServer, SocketAddr), LoadError> {
+    /// Starts it on a free port of this machine, on these cores. With `each`, every message goes to one subscriber. With
+    /// `pair`, the files of a certificate and its key, it serves connections over TLS.
+    pub fn start(
+        self,
+        each: bool,
+        pair: Option<(&str, &str)>,
+        cores: Option<&[usize]>,
+    ) -> Result<(StartedServer, SocketAddr), LoadError> {
         let mut command = this_program()?;
         command.args(["floor", "--listen", "127.0.0.1:0", "--sends", self.sends()]);
         if each {
             command.arg("--each");
+        }
+        if let Some((cert, key)) = pair {
+            command.args(["--tls-cert", cert, "--tls-key", key]);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = spawn(command, cores)?;
@@ -86,11 +95,21 @@ impl Baseline {
 
 impl StartedServer {
     /// Starts this program with a server's arguments, and waits until it listens.
-    pub fn serve(arguments: &str, address: SocketAddr, cores: Option<&[usize]>) -> Result<Self, LoadError> {
+    ///
+    /// # Errors
+    /// It does not start, or something else listens there.
+    pub fn serve(
+        arguments: &str,
+        address: SocketAddr,
+        is_secured: bool,
+        cores: Option<&[usize]>,
+    ) -> Result<Self, LoadError> {
         let mut command = this_program()?;
         command.args(arguments.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::null());
-        if !arguments.contains("--listen") && !arguments.contains("--config") {
-            command.arg("--listen").arg(address.to_string());
+        let listen = if is_secured { "--tls-listen" } else { "--listen" };
+        let is_given = arguments.split_whitespace().any(|word| word.split('=').next() == Some(listen));
+        if !is_given && !arguments.contains("--config") {
+            command.arg(listen).arg(address.to_string());
         }
         if TcpStream::connect(address).is_ok() {
             return Err(LoadError::Serve(format!("another process listens on {address} already")));

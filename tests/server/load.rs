@@ -4,6 +4,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use tickcast_test_support::server::{Program, SMALL_MARKET, Server};
+use tickcast_test_support::tls::{Authority, tls_address};
 
 #[test]
 fn tap_prints_the_requested_number_of_records() {
@@ -290,6 +291,89 @@ fn load_starts_server_and_floor_and_compares_them() {
     }
     assert!(std::fs::read_to_string(picture).expect("the plot was written").contains("<svg"));
     assert!(std::net::TcpStream::connect(free).is_err(), "the server ends with the run");
+}
+
+/// `load` against a server over TLS: its URL, and the authority.
+fn secured(authority: &Authority, server: &Server) -> [String; 3] {
+    let port = tls_address(server).port();
+    [format!("wss://localhost:{port}"), "--ca".to_owned(), authority.path("ca.pem").to_string_lossy().into_owned()]
+}
+
+#[test]
+fn load_over_tls_accounts_for_every_published_record() {
+    let authority = Authority::new();
+    let server = authority.start(&["--feed", "none", "--publish-token", "test-publish-token"]);
+    let server_args = secured(&authority, &server);
+    let server_args = server_args.each_ref().map(String::as_str);
+    let publish = ["--publish", "2000", "--publish-token", "test-publish-token", "--burst", "5", "--symbols", "LOAD-*"];
+    let time = ["--clients", "12", "--seconds", "1", "--warmup", "0", "--publish-channel", "raw", "--size"];
+    // The second has packets of several records of TLS.
+    for (size, shape) in [("40", "all"), ("20000", "one")] {
+        let (report, _) = load(&[&server_args[..], &publish, &time, &[size, "--shape", shape]].concat());
+        let delivered = &report["delivered"];
+        assert_eq!((&delivered["clients"], &delivered["missing"]), (&12.into(), &0.into()), "{shape}: {report}");
+        assert!(delivered["expected"].as_u64().is_some_and(|expected| expected > 20), "{shape}: {report}");
+    }
+    server.wait_for_metric("tickcast_tls_faults_total", |faults| faults == 0);
+}
+
+#[test]
+fn load_over_tls_resumes_sessions_where_that_is_asked_for() {
+    let authority = Authority::new();
+    let server = authority.start(&["--feed", SMALL_MARKET]);
+    let server_args = secured(&authority, &server);
+    let server_args = server_args.each_ref().map(String::as_str);
+    let churn = ["--clients", "20", "--seconds", "2", "--warmup", "0", "--churn", "20", "--read-rate", "9000,20"];
+    for (more, resumed) in [(&[][..], false), (&["--tls-resume"], true)] {
+        let (report, _) = load(&[&server_args[..], &churn, more].concat());
+        assert!(report["churned"].as_u64().is_some_and(|churned| churned > 10), "{report}");
+        assert_eq!(report["closes"], serde_json::json!({}), "{report}");
+        let count: u64 = server.metric_values("tickcast_tls_resumed_total").iter().sum();
+        assert_eq!(count > 0, resumed, "{count} were resumed");
+    }
+}
+
+#[test]
+fn load_says_why_there_is_no_connection_over_tls() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let server = authority.start(&["--feed", SMALL_MARKET]);
+    let [url, _, ca] = secured(&authority, &server);
+    let of_other = other.path("ca.pem").to_string_lossy().into_owned();
+    let plain = format!("wss://localhost:{}", server.address.port());
+    for (url, ca, message) in [
+        (&url, Some(&of_other), "the server's certificate is from no authority in "),
+        (&url, None, "from no authority that this system trusts: expected that of a private one as `ca`"),
+        (&plain, Some(&ca), "does not speak TLS: expected ws:// there"),
+        (&url, Some(&"/nothing/here.pem".to_owned()), "/nothing/here.pem: "),
+    ] {
+        let ca = ca.map_or(vec![], |ca| vec!["--ca", ca]);
+        let exit = Program::run(&[&["load", url, "--clients", "5"], &ca[..]].concat());
+        assert_eq!(exit.code, Some(2), "{exit:?}");
+        assert!(exit.stderr.contains(message), "{exit:?}");
+    }
+}
+
+#[test]
+fn load_starts_server_and_floor_over_tls() {
+    let authority = Authority::new();
+    let path = |name| authority.path(name).to_string_lossy().into_owned();
+    let (cert, key, ca) = (path("cert.pem"), path("key.pem"), path("ca.pem"));
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it is bound");
+    let url = format!("wss://localhost:{}", free.port());
+    let serve = "--feed none --publish-token test-publish-token --listen 127.0.0.1:0";
+    let publish = ["--publish", "500", "--publish-token", "test-publish-token", "--publish-channel", "raw"];
+    let time = ["--clients", "10", "--seconds", "1", "--warmup", "0", "--floor", "--ca", &ca, "--serve"];
+    let args = [&[url.as_str()], &publish[..], &time].concat();
+    let exit = Program::run(&[&["load"], &args[..], &[serve]].concat());
+    assert_eq!(exit.code, Some(2), "{exit:?}");
+    let with_pair = format!("{serve} --tls-cert {cert} --tls-key {key}");
+    let (report, _) = load(&[&args[..], &[with_pair.as_str()]].concat());
+    let runs = report["compared"]["runs"].as_array().expect("a list");
+    assert_eq!(runs.len(), 2, "{report}");
+    for run in runs {
+        let delivered = &run["report"]["delivered"];
+        assert_eq!((&delivered["clients"], &delivered["missing"]), (&10.into(), &0.into()), "{report}");
+    }
 }
 
 #[test]

@@ -102,8 +102,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "wake",
         ],
     ),
-    // A client of the server: it names the portable crates only.
-    ("load", &[]),
+    // A client of the server: it names the portable crates, and the bare TLS for the floor.
+    ("load", &["tls"]),
     ("main", &["check", "config", "ingest", "load", "memory", "runtime", "usage"]),
 ];
 

@@ -3,7 +3,6 @@
 //! What always holds: a read waits no longer than asked; pings are answered before the next message is returned.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use crate::handshake::{COMPRESSION_OFFER, Handshake, Upgraded};
 use crate::stream::Stream;
 use crate::target::Target;
 use crate::timeouts::CONNECT_TIMEOUT;
+use crate::tls::TlsConfig;
 use tickcast_protocol::ws::deflate::Inflater;
 use tickcast_protocol::ws::{
     CloseCode, Opcode, Role, Session, SessionEvent, SessionLimits, push_masked_close, push_masked_frame,
@@ -62,7 +62,9 @@ impl Connection {
         stream.set_nodelay(true).map_err(system("TCP_NODELAY"))?;
         stream.set_read_timeout(Some(CONNECT_TIMEOUT)).map_err(system("read timeout"))?;
         stream.set_write_timeout(Some(CONNECT_TIMEOUT)).map_err(system("write timeout"))?;
-        let mut stream = Stream::open(target, stream, ca)?;
+        let tls = TlsConfig::new(target, ca)?;
+        let mut stream = Stream::open(target, stream, &tls)?;
+        stream.complete_handshake(target, &tls)?;
         let mut headers = headers.to_vec();
         headers.extend(compression.then_some(COMPRESSION_OFFER));
         let handshake = Handshake::new(target, &headers)?;
@@ -147,10 +149,10 @@ impl Connection {
     }
 
     /// The socket, the state of its reading, and the bytes that were read and not consumed. For uncompressed
-    /// connections without TLS.
-    pub(crate) fn into_parts(mut self) -> Option<(TcpStream, Session, Vec<u8>)> {
+    /// connections.
+    pub(crate) fn into_parts(mut self) -> (Stream, Session, Vec<u8>) {
         self.buffer.truncate(self.filled);
-        Some((self.stream.into_plain()?, self.session, self.buffer.split_off(self.consumed)))
+        (self.stream, self.session, self.buffer.split_off(self.consumed))
     }
 
     /// True if bytes have come.

@@ -132,6 +132,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod timeouts;
+mod tls;
 mod token;
 
 pub use backoff::Backoff;
@@ -140,11 +141,13 @@ pub use error::{CloseReason, Error, Refusal};
 pub use packet::{Body, BookUpdate, Packet, Record};
 pub use publish_packet::PublishPacket;
 pub use publisher::Publisher;
+pub use stream::Stream;
 pub use subscription::Subscription;
 pub use target::{DEFAULT_URL, Target};
 pub use tickcast_protocol::Token;
 pub use tickcast_protocol::control::{DefineInstrument, Reply};
 pub use timeouts::CONNECT_TIMEOUT;
+pub use tls::TlsConfig;
 pub use token::{TokenReason, TokenRequest, TokenSource};
 
 /// Compiles the example of the README.

@@ -7,13 +7,13 @@
 //! What it does not do: reconnect. Records that were on their way are lost with the connection, and only the program
 //! knows which to send again.
 
-use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::connection::{Connection, Received};
 use crate::error::Error;
 use crate::publish_packet::PublishPacket;
+use crate::stream::Stream;
 use crate::target::Target;
 use crate::timeouts::CONNECT_TIMEOUT;
 use tickcast_protocol::control::{DefineInstrument, INSTRUMENTS_MAX, Reply, define_text};
@@ -106,8 +106,7 @@ impl Publisher {
 
     /// The socket, the state of its reading, and the bytes that were read and not parsed yet: for a program that waits
     /// with `poll(2)` and writes without blocking. The socket is a blocking one with timeouts of 5 s.
-    /// `None` for a connection over TLS, which is more than a socket.
-    pub fn into_parts(self) -> Option<(TcpStream, Session, Vec<u8>)> {
+    pub fn into_parts(self) -> (Stream, Session, Vec<u8>) {
         self.connection.into_parts()
     }
 

@@ -5,169 +5,154 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 
 use crate::error::Error;
 use crate::target::Target;
+#[cfg(feature = "tls")]
+use crate::tls::Secured;
+use crate::tls::TlsConfig;
 
-/// See the module.
+/// A connected socket, encrypted where the URL asks for it. Reads and writes block if the socket blocks; a program that
+/// waits with `epoll(7)` makes it nonblocking first, and reads by [`Self::read_once`].
 #[derive(Debug)]
-pub(crate) enum Stream {
+pub struct Stream(Inner);
+
+#[derive(Debug)]
+enum Inner {
     Plain(TcpStream),
     #[cfg(feature = "tls")]
-    Secured(Box<rustls::StreamOwned<rustls::ClientConnection, TcpStream>>),
+    Secured(Box<Secured>),
 }
 
 impl Stream {
-    /// Secures a connected socket where the URL asks for it. `ca` has the authorities that are trusted, PEM; those of the
-    /// system without it.
-    pub(crate) fn open(target: &Target, socket: TcpStream, ca: Option<&Path>) -> Result<Self, Error> {
+    /// Secures a connected socket for `wss://`, and sends the first message of the handshake; the reads that follow
+    /// complete it. What is written meanwhile is sent behind it.
+    ///
+    /// # Errors
+    /// [`Error::Tls`] where the host cannot be that of a certificate, and where the feature `tls` is switched off; an error
+    /// of the socket.
+    pub fn open(target: &Target, socket: TcpStream, tls: &TlsConfig) -> Result<Self, Error> {
         if !target.is_secured() {
-            return Ok(Self::Plain(socket));
+            return Ok(Self(Inner::Plain(socket)));
         }
         #[cfg(feature = "tls")]
-        return secured::open(target, socket, ca);
+        return Ok(Self(Inner::Secured(Box::new(Secured::open(target, socket, tls)?))));
         #[cfg(not(feature = "tls"))]
         {
-            let _ = (socket, ca);
+            let _ = (socket, tls);
             Err(Error::Tls(format!("{target}: expected the feature `tls` of this crate, which is switched off")))
         }
     }
 
-    pub(crate) fn socket(&self) -> &TcpStream {
-        match self {
-            Self::Plain(socket) => socket,
+    /// Completes the handshake, on a socket that blocks; an error says what is wrong with the server's certificate.
+    ///
+    /// # Errors
+    /// [`Error::Tls`] for a refused certificate or another failure, [`Error::Unanswered`] after 5 s.
+    pub fn complete_handshake(&mut self, target: &Target, tls: &TlsConfig) -> Result<(), Error> {
+        match &mut self.0 {
+            Inner::Plain(_) => {
+                let _ = (target, tls);
+                Ok(())
+            }
             #[cfg(feature = "tls")]
-            Self::Secured(stream) => &stream.sock,
+            Inner::Secured(secured) => secured.complete_handshake(target, tls),
+        }
+    }
+
+    /// True until the handshake is complete.
+    pub fn is_handshaking(&self) -> bool {
+        match &self.0 {
+            Inner::Plain(_) => false,
+            #[cfg(feature = "tls")]
+            Inner::Secured(secured) => secured.is_handshaking(),
+        }
+    }
+
+    /// The socket, to wait for it.
+    pub fn socket(&self) -> &TcpStream {
+        match &self.0 {
+            Inner::Plain(socket) => socket,
+            #[cfg(feature = "tls")]
+            Inner::Secured(secured) => secured.socket(),
         }
     }
 
     /// The socket of a connection without TLS.
-    pub(crate) fn into_plain(self) -> Option<TcpStream> {
-        match self {
-            Self::Plain(socket) => Some(socket),
+    pub fn into_plain(self) -> Option<TcpStream> {
+        match self.0 {
+            Inner::Plain(socket) => Some(socket),
             #[cfg(feature = "tls")]
-            Self::Secured(_) => None,
+            Inner::Secured(_) => None,
+        }
+    }
+
+    /// Reads the socket once, and takes at most so many bytes from it. Over TLS, `buffer` has 64 KiB or more, and the bytes
+    /// may be a part of a record: then it is [`io::ErrorKind::WouldBlock`] also on a socket that blocks.
+    ///
+    /// # Errors
+    /// Those of the socket; `InvalidData` for what the server may not send.
+    pub fn read_once(&mut self, buffer: &mut [u8], bytes_max: usize) -> io::Result<usize> {
+        match &mut self.0 {
+            Inner::Plain(socket) => {
+                let size = buffer.len().min(bytes_max);
+                socket.read(&mut buffer[..size])
+            }
+            #[cfg(feature = "tls")]
+            Inner::Secured(secured) => secured.read_once(buffer, bytes_max),
+        }
+    }
+
+    /// True if the socket has not taken all that was written: [`Write::flush`] sends it.
+    pub fn has_unsent(&self) -> bool {
+        match &self.0 {
+            Inner::Plain(_) => false,
+            #[cfg(feature = "tls")]
+            Inner::Secured(secured) => secured.has_unsent(),
         }
     }
 
     /// Tells the peer that nothing more is sent. A peer that is gone does not read it.
-    pub(crate) fn end(&mut self) {
+    pub fn end(&mut self) {
         #[cfg(feature = "tls")]
-        if let Self::Secured(stream) = self {
-            stream.conn.send_close_notify();
-            let _ = stream.conn.write_tls(&mut stream.sock);
+        if let Inner::Secured(secured) = &mut self.0 {
+            secured.end();
         }
     }
 }
 
+impl From<TcpStream> for Stream {
+    fn from(socket: TcpStream) -> Self {
+        Self(Inner::Plain(socket))
+    }
+}
+
+/// Over TLS, reads the socket until there is something or it has no more. A buffer of less than 64 KiB may leave bytes of a
+/// record for the next read, of which the socket shows nothing.
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.read(buffer),
+        match &mut self.0 {
+            Inner::Plain(socket) => socket.read(buffer),
             #[cfg(feature = "tls")]
-            Self::Secured(stream) => match stream.read(buffer) {
-                // A server that ends without close_notify: a frame that was cut shows in the stream itself.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
-                read => read,
-            },
+            Inner::Secured(secured) => secured.read(buffer),
         }
     }
 }
 
+/// Over TLS, bytes count as written once they are sealed; a socket that is full before that is `WouldBlock`.
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.write(bytes),
+        match &mut self.0 {
+            Inner::Plain(socket) => socket.write(bytes),
             #[cfg(feature = "tls")]
-            Self::Secured(stream) => stream.write(bytes),
+            Inner::Secured(secured) => secured.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(socket) => socket.flush(),
+        match &mut self.0 {
+            Inner::Plain(socket) => socket.flush(),
             #[cfg(feature = "tls")]
-            Self::Secured(stream) => stream.flush(),
+            Inner::Secured(secured) => secured.flush(),
         }
-    }
-}
-
-#[cfg(feature = "tls")]
-mod secured {
-    use std::io;
-    use std::net::TcpStream;
-    use std::path::Path;
-    use std::sync::Arc;
-
-    use rustls::pki_types::pem::PemObject;
-    use rustls::pki_types::{CertificateDer, ServerName};
-    use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-
-    use super::Stream;
-    use crate::error::Error;
-    use crate::target::Target;
-
-    pub(super) fn open(target: &Target, mut socket: TcpStream, ca: Option<&Path>) -> Result<Stream, Error> {
-        let name = ServerName::try_from(target.host().to_owned());
-        let name = name.map_err(|error| Error::Tls(format!("{}: {error}", target.host())))?;
-        let refused = |error: rustls::Error| Error::Tls(error.to_string());
-        let mut connection = ClientConnection::new(config(ca)?, name).map_err(refused)?;
-        while connection.is_handshaking() {
-            connection.complete_io(&mut socket).map_err(|error| failure(target, ca, error))?;
-        }
-        Ok(Stream::Secured(Box::new(StreamOwned::new(connection, socket))))
-    }
-
-    fn config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, Error> {
-        let roots = match ca {
-            None => system_roots(),
-            Some(path) => roots_of(path).map_err(|problem| Error::Tls(format!("{}: {problem}", path.display())))?,
-        };
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let builder = builder.map_err(|error| Error::Tls(error.to_string()))?;
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
-    }
-
-    /// Those of the system, or the list of Mozilla where there are none, such as in a container.
-    fn system_roots() -> RootCertStore {
-        let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if store.is_empty() {
-            store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        }
-        store
-    }
-
-    fn roots_of(path: &Path) -> Result<RootCertStore, String> {
-        let mut store = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())? {
-            store.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
-        }
-        if store.is_empty() {
-            return Err("no certificate: expected PEM with BEGIN CERTIFICATE".to_owned());
-        }
-        Ok(store)
-    }
-
-    fn failure(target: &Target, ca: Option<&Path>, error: io::Error) -> Error {
-        let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
-            // The server has closed, or does not answer: another attempt may have more success.
-            return if error.kind() == io::ErrorKind::UnexpectedEof { Error::Dropped } else { error.into() };
-        };
-        Error::Tls(match inner {
-            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => match ca {
-                None => "the server's certificate is from no authority that this system trusts: expected that of a \
-                         private one as `ca`"
-                    .to_owned(),
-                Some(path) => format!("the server's certificate is from no authority in {}", path.display()),
-            },
-            rustls::Error::InvalidCertificate(problem) => format!("the server's certificate is refused: {problem}"),
-            rustls::Error::InvalidMessage(_) => format!("{target} does not speak TLS: expected ws:// there"),
-            other => other.to_string(),
-        })
     }
 }

@@ -75,6 +75,20 @@ impl Target {
         Self { uri, ..self.clone() }
     }
 
+    /// The same path at another port of the server.
+    ///
+    /// # Panics
+    /// When `port` is 0.
+    #[must_use]
+    pub fn at_port(&self, port: u16) -> Self {
+        assert!(port != 0, "no server listens on port 0");
+        let scheme = if self.is_secured { "wss" } else { "ws" };
+        let host = self.uri.host().expect("parse always sets one");
+        let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
+        let uri = format!("{scheme}://{host}:{port}{path}").parse().expect("all parts were parsed before");
+        Self { uri, port, ..self.clone() }
+    }
+
     /// `host:port`, as messages and the `Host` header have it.
     pub fn authority(&self) -> &str {
         self.uri.authority().expect("parse always sets one").as_str()
@@ -158,6 +172,16 @@ mod tests {
         ] {
             assert_eq!(parsed(url), (uri.to_owned(), host.to_owned(), port), "{url}");
             assert_eq!(parsed(uri).0, uri, "a whole URL is read as itself");
+        }
+    }
+
+    #[test]
+    fn target_at_another_port_or_path_keeps_the_rest() {
+        for url in ["wss://example.org/x?y=1", "ws://[::1]:81/x?y=1"] {
+            let target = Target::parse(url).expect("a good URL").at_port(99);
+            let other = target.with_path("/z");
+            assert_eq!((target.port, other.port, other.is_secured), (99, 99, url.starts_with("wss")), "{url}");
+            assert!(target.to_string().ends_with(":99/x?y=1") && other.to_string().ends_with(":99/z"), "{target}");
         }
     }
 

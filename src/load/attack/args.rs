@@ -20,8 +20,8 @@ pub enum AttackPriority {
 #[derive(Clone, Debug, clap::Args)]
 pub struct AttackArgs {
     /// Attack the server with each of these kinds in turn, and measure the clients before, during and after: all, or a
-    /// list of slow-headers, half-open, connects, gets, unread-answers, pings, pongs, partial-messages, compressed,
-    /// subscribes, reconnects, patterns, nested-patterns, unsubscribes, publisher-flood, pauses
+    /// list of slow-headers, half-open, connects, handshakes, gets, unread-answers, pings, pongs, partial-messages,
+    /// compressed, subscribes, reconnects, patterns, nested-patterns, unsubscribes, publisher-flood, pauses
     #[arg(long, value_name = "KIND,…")]
     pub attack: Option<AttackKinds>,
     /// Connections of each kind
@@ -45,11 +45,14 @@ pub struct AttackArgs {
 
 impl AttackArgs {
     /// The kinds to run, and those that `all` leaves out, with the reason. `knows_process`: the run knows the server's
-    /// process because it starts it, or was given its id.
-    pub fn kinds(&self, knows_process: bool) -> Result<(Vec<AttackKind>, Vec<String>), LoadError> {
+    /// process because it starts it, or was given its id. `is_secured`: the connections are over TLS.
+    pub fn kinds(&self, knows_process: bool, is_secured: bool) -> Result<(Vec<AttackKind>, Vec<String>), LoadError> {
         let missing = |kind: AttackKind| match kind {
             AttackKind::PublisherFlood if self.attack_token.is_none() => {
                 Some("publisher-flood needs a token of the server: expected --attack-token TOKEN")
+            }
+            AttackKind::Handshakes if !is_secured => {
+                Some("handshakes are those of TLS: expected the URL wss://HOST of the server")
             }
             AttackKind::Pauses if !knows_process => {
                 Some("pauses stops the server's process: expected --serve ARGS or --server-pid PID")
@@ -86,23 +89,26 @@ mod tests {
 
     fn kinds(flags: &[&str], knows_process: bool) -> Result<(Vec<AttackKind>, Vec<String>), LoadError> {
         let line = ["load"].into_iter().chain(flags.iter().copied());
-        Cli::try_parse_from(line).unwrap_or_else(|error| panic!("{error}")).attack.kinds(knows_process)
+        Cli::try_parse_from(line).unwrap_or_else(|error| panic!("{error}")).attack.kinds(knows_process, knows_process)
     }
 
     #[test]
     fn all_leaves_out_what_cannot_run_and_says_why() {
         let (some, left_out) = kinds(&["--attack", "all"], false).expect("a list");
-        assert_eq!((some.len(), left_out.len()), (AttackKind::all().len() - 2, 2));
-        assert!(left_out[0].contains("--attack-token") && left_out[1].contains("--server-pid"), "{left_out:?}");
+        assert_eq!((some.len(), left_out.len()), (AttackKind::all().len() - 3, 3));
+        let expected = ["wss://", "--attack-token", "--server-pid"];
+        assert!(expected.iter().zip(&left_out).all(|(text, reason)| reason.contains(text)), "{left_out:?}");
         let (all, left_out) = kinds(&["--attack", "all", "--attack-token", "t"], true).expect("a list");
         assert_eq!((&all[..], left_out.len()), (AttackKind::all(), 0));
     }
 
     #[test]
     fn a_kind_that_cannot_run_is_refused() {
-        for (kind, flag) in
-            [("publisher-flood", "--attack-token TOKEN"), ("pauses", "--serve ARGS or --server-pid PID")]
-        {
+        for (kind, flag) in [
+            ("publisher-flood", "--attack-token TOKEN"),
+            ("pauses", "--serve ARGS or --server-pid PID"),
+            ("handshakes", "wss://HOST"),
+        ] {
             let error = kinds(&["--attack", kind], false).expect_err("refused").to_string();
             assert!(error.starts_with("--attack: ") && error.contains(flag), "{error}");
         }

@@ -1,7 +1,7 @@
 //! One connection of an attack. It never waits: it is visited, and does what can be done at once.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -9,6 +9,7 @@ use rustix::time::Timespec;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::script::{Leaves, Script, last_answer};
+use tickcast_client::{Error, Stream, Target, TlsConfig};
 
 /// How long one connect may delay the other connections of its kind.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -17,7 +18,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const UNREAD_BUFFER_BYTES: usize = 2 * 1024;
 /// A bound for a server that sends without pause, a visit.
 const READS_MAX: usize = 16;
-const READ_BYTES: usize = 16 * 1024;
+/// What a connection over TLS needs.
+const READ_BYTES: usize = 64 * 1024;
 /// Where the status of an answer is, as in `HTTP/1.1 101`, and how much of an answer has it.
 const STATUS_AT: usize = 9;
 const STATUS_END: usize = 12;
@@ -26,10 +28,18 @@ const HEAD_END: &[u8] = b"\r\n\r\n";
 /// No head of an answer is as long as this.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
+/// The server.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub target: Target,
+    pub tls: TlsConfig,
+}
+
 /// A connection that is open.
 #[derive(Debug)]
 pub struct AttackConnection {
-    stream: TcpStream,
+    stream: Stream,
     phase: Phase,
     /// What the socket has not taken yet.
     unsent: Vec<u8>,
@@ -76,7 +86,8 @@ enum Arrived {
 impl AttackConnection {
     /// Connects, from this address where one is given, and sends the head. It is reset when it is dropped, so that no
     /// port stays in TIME_WAIT.
-    pub fn open(address: SocketAddr, source: Option<IpAddr>, script: &Script, head: &[u8]) -> io::Result<Self> {
+    pub fn open(peer: &Peer, source: Option<IpAddr>, script: &Script, head: &[u8]) -> Result<Self, Error> {
+        let address = peer.address;
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if !script.reads {
             // Before the connect, which tells the server the window.
@@ -86,19 +97,22 @@ impl AttackConnection {
             socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
         }
         socket.connect_timeout(&address.into(), CONNECT_TIMEOUT)?;
-        let mut connection = Self::of(socket.into(), Phase::Answer(Vec::new()))?;
+        // It never waits, for the peer's part of a handshake neither.
+        socket.set_nonblocking(true)?;
+        let stream = Stream::open(&peer.target, socket.into(), &peer.tls)?;
+        let mut connection = Self::of(stream, Phase::Answer(Vec::new()))?;
         connection.send(head)?;
         Ok(connection)
     }
 
     /// A connection whose upgrade is granted.
-    pub fn upgraded(stream: TcpStream) -> io::Result<Self> {
+    pub fn upgraded(stream: Stream) -> io::Result<Self> {
         Self::of(stream, Phase::Open(Vec::new()))
     }
 
-    fn of(stream: TcpStream, phase: Phase) -> io::Result<Self> {
-        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
-        stream.set_nonblocking(true)?;
+    fn of(stream: Stream, phase: Phase) -> io::Result<Self> {
+        rustix::net::sockopt::set_socket_linger(stream.socket(), Some(Duration::ZERO))?;
+        stream.socket().set_nonblocking(true)?;
         Ok(Self { stream, phase, unsent: Vec::new(), actions: 0 })
     }
 
@@ -114,6 +128,9 @@ impl AttackConnection {
             Ok(Arrived::Bytes { is_open: false }) | Err(_) => return Visit::Ended,
         }
         match &mut self.phase {
+            _ if script.leaves == Leaves::Secured => {
+                return if self.stream.is_handshaking() { Visit::Waited } else { Visit::Reset };
+            }
             Phase::Answer(_) if script.upgrades => return Visit::Waited,
             Phase::Leaving(0) => return Visit::Left,
             Phase::Leaving(visits) => *visits -= 1,
@@ -168,7 +185,7 @@ impl AttackConnection {
     /// Whether the peer has neither closed nor reset the connection, whatever is unread.
     fn is_connected(&self) -> io::Result<bool> {
         let ended = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-        let mut polled = [PollFd::new(&self.stream, PollFlags::RDHUP)];
+        let mut polled = [PollFd::new(self.stream.socket(), PollFlags::RDHUP)];
         poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
         Ok(!polled[0].revents().intersects(ended))
     }

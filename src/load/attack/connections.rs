@@ -1,16 +1,17 @@
 //! The connections of one kind: visited round robin, so many a second; one that the server has ended is opened again.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::connection::{AttackConnection, Visit};
+use super::connection::{AttackConnection, Peer, Visit};
 use super::flood;
 use super::kind::AttackKind;
 use super::script::{Leaves, Script};
 use super::task::AttackTask;
+use crate::load::error::LoadError;
+use tickcast_client::{Target, TlsConfig};
 
 /// What an attack did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,7 @@ pub struct AttackCount {
 /// The connections of one kind.
 pub struct AttackConnections<'a> {
     task: &'a AttackTask,
+    peer: Peer,
     script: Script,
     slots: Vec<Option<(AttackConnection, u64)>>,
     count: AttackCount,
@@ -37,10 +39,16 @@ pub struct AttackConnections<'a> {
 
 impl<'a> AttackConnections<'a> {
     /// None is open yet.
-    pub fn new(task: &'a AttackTask) -> Self {
+    ///
+    /// # Errors
+    /// The authorities of the server's certificate cannot be used.
+    pub fn new(task: &'a AttackTask) -> Result<Self, LoadError> {
+        let target = Target::parse(&task.url)?;
+        let tls = TlsConfig::new(&target, task.ca.as_deref())?;
+        let peer = Peer { address: task.address, target, tls };
         let script = Script::new(task.kind, &task.script_input());
         let slots = (0..task.connections).map(|_| None).collect();
-        Self { task, script, slots, count: AttackCount::default() }
+        Ok(Self { task, peer, script, slots, count: AttackCount::default() })
     }
 
     /// Attacks until it is to stop.
@@ -100,18 +108,15 @@ impl<'a> AttackConnections<'a> {
     }
 
     fn open(&mut self, slot: usize) -> Option<AttackConnection> {
-        let AttackTask { address, sources, .. } = self.task;
+        let AttackTask { token, ca, sources, .. } = self.task;
         if self.task.kind == AttackKind::PublisherFlood {
-            let (stream, actions) = flood::open(&publish_url(*address), self.task.token.as_deref()).ok()?;
+            let url = self.peer.target.with_path("/v1/publish").to_string();
+            let (stream, actions) = flood::open(&url, token.as_deref(), ca.as_deref()).ok()?;
             self.script.actions = actions;
             return AttackConnection::upgraded(stream).ok();
         }
         let source = sources.get(slot % sources.len().max(1)).copied();
         let head = &self.script.heads[self.count.opened as usize % self.script.heads.len()];
-        AttackConnection::open(*address, source, &self.script, head).ok()
+        AttackConnection::open(&self.peer, source, &self.script, head).ok()
     }
-}
-
-fn publish_url(address: SocketAddr) -> String {
-    format!("ws://{address}/v1/publish")
 }

@@ -1,10 +1,10 @@
 //! The publisher of [`AttackKind::PublisherFlood`](super::AttackKind): definitions, large books and records.
 
-use std::net::TcpStream;
+use std::path::Path;
 
 use super::frames::frame;
 use crate::load::error::LoadError;
-use tickcast_client::{DefineInstrument, PublishPacket, Publisher};
+use tickcast_client::{DefineInstrument, PublishPacket, Publisher, Stream};
 use tickcast_protocol::record::{Level, Quote};
 use tickcast_protocol::ws::Opcode;
 use tickcast_protocol::{BookAction, BookSide};
@@ -21,12 +21,12 @@ const LEVELS: usize = 20_000;
 const QUOTES: usize = 50_000;
 
 /// Connects with this token and defines the instruments. Returns the socket, and what is sent again and again.
-pub fn open(url: &str, token: Option<&str>) -> Result<(TcpStream, Vec<Vec<u8>>), LoadError> {
-    let mut publisher = Publisher::connect(url, token)?;
+pub fn open(url: &str, token: Option<&str>, ca: Option<&Path>) -> Result<(Stream, Vec<Vec<u8>>), LoadError> {
+    let mut publisher = Publisher::connect_with(url, token, ca)?;
     let names: Vec<_> = (0..INSTRUMENTS).map(|nth| format!("FLOOD-{nth:05}")).collect();
     let instruments: Vec<_> = names.iter().map(|name| DefineInstrument::new(name, "load", -2, -3)).collect();
     let ids = publisher.define(&instruments)?;
-    let (stream, ..) = publisher.into_parts().ok_or(LoadError::Secured)?;
+    let (stream, ..) = publisher.into_parts();
     Ok((stream, actions(&ids)))
 }
 

@@ -21,6 +21,8 @@ pub enum AttackKind {
     HalfOpen,
     /// Connections that request an upgrade and are reset
     Connects,
+    /// Connections over TLS that are reset once their handshake is complete
+    Handshakes,
     /// Requests of the snapshot, of readiness and of the metrics, each on a connection of its own
     Gets,
     /// Requests of snapshots and event streams whose answers are never read

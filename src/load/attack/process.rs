@@ -75,18 +75,20 @@ pub fn attack_worker() -> Result<(), LoadError> {
 
 fn attack(task: AttackTask) -> Result<AttackCount, LoadError> {
     ensure_descriptors(task.connections.into())?;
+    // An error is one of the task, and not of the thread.
+    AttackConnections::new(&task)?;
     let (task, stop) = (Arc::new(task), Arc::new(AtomicBool::new(false)));
     let stopped = stop.clone();
     let thread = std::thread::spawn(move || {
         if task.priority == AttackPriority::Idle {
             run_idle();
         }
-        AttackConnections::new(&task).attack(&stopped)
+        Ok(AttackConnections::new(&task)?.attack(&stopped))
     });
     await_end();
     // Relaxed: the flag carries no other data.
     stop.store(true, Ordering::Relaxed);
-    Ok(thread.join().expect("a panic is a bug"))
+    thread.join().expect("a panic is a bug")
 }
 
 /// Stops a process until stdin ends.

@@ -86,6 +86,8 @@ pub enum Leaves {
     },
     /// Once its one request is answered.
     Ended,
+    /// Once its handshake of TLS is complete.
+    Secured,
 }
 
 impl Script {
@@ -100,6 +102,7 @@ impl Script {
         };
         let (greeting, actions, leaves) = match kind {
             AttackKind::Connects => (Vec::new(), Vec::new(), Leaves::AtOnce),
+            AttackKind::Handshakes => (Vec::new(), Vec::new(), Leaves::Secured),
             AttackKind::Pings => {
                 (Vec::new(), vec![frame(Opcode::Ping, b"are you there?").repeat(FRAMES)], Leaves::Never)
             }
@@ -132,6 +135,7 @@ impl Script {
         };
         let greeting =
             if kind == AttackKind::Patterns { Greeting::OwnSubscription } else { Greeting::Shared(greeting) };
+        let head = if kind == AttackKind::Handshakes { Vec::new() } else { head };
         Self { heads: vec![head], upgrades: true, greeting, actions, reads: true, leaves }
     }
 

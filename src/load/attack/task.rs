@@ -1,6 +1,7 @@
 //! What the process of an attack is to do.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,10 @@ use super::script::ScriptInput;
 pub struct AttackTask {
     pub kind: AttackKind,
     pub address: SocketAddr,
+    /// The URL of the stream.
+    pub url: String,
+    /// The authorities of the server's certificate, for `wss://`.
+    pub ca: Option<PathBuf>,
     /// The `Host` of its requests.
     pub authority: String,
     /// The path of the stream.

@@ -22,6 +22,8 @@ fn attack<T: Send + 'static>(
     let task = AttackTask {
         kind,
         address,
+        url: format!("ws://{address}/v1/stream"),
+        ca: None,
         authority: address.to_string(),
         path: "/v1/stream".to_owned(),
         symbol: "LOAD-00000".to_owned(),
@@ -39,7 +41,7 @@ fn attack<T: Send + 'static>(
         stopped.store(true, Ordering::Relaxed);
         found
     });
-    let count = AttackConnections::new(&task).attack(&stop);
+    let count = AttackConnections::new(&task).expect("a URL").attack(&stop);
     (server.join().expect("the server did not panic"), count)
 }
 

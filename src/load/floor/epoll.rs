@@ -140,6 +140,10 @@ impl Sockets for EpollSockets {
         self.failure.take().map_or(Ok(()), Err)
     }
 
+    fn events(&mut self) -> &mut Vec<SocketEvent> {
+        &mut self.events
+    }
+
     fn read(&mut self, slot: u32, input: ReadBuffer) {
         self.inputs[slot as usize] = Some(input);
     }

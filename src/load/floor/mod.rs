@@ -5,6 +5,7 @@
 //! least work of the kernel for the same bytes; the server's figures are shown beside it.
 //!
 //! * `floor_loop`: the loop. `sockets`: what it asks of the kernel; `uring` and `epoll` implement it.
+//! * `secured`: the same over TLS, with the least of rustls.
 //! * `backlog`: what subscribers have not been sent yet.
 //! * `frames` and `request`: the least of WebSocket and HTTP.
 //! * `rival`: the same server on tokio and tokio-tungstenite, the usual way in Rust. Only with the feature `rivals`.
@@ -18,6 +19,7 @@ mod frames;
 mod request;
 #[cfg(feature = "rivals")]
 mod rival;
+mod secured;
 mod sockets;
 mod tally;
 mod uring;
@@ -25,16 +27,20 @@ mod uring;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use rustix::fs::FileType;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use self::epoll::EpollSockets;
 use self::floor_loop::FloorLoop;
+use self::secured::SecuredSockets;
+use self::sockets::Sockets;
 use self::tally::FloorTally;
 use self::uring::UringSockets;
 use crate::load::error::LoadError;
 use crate::load::machine::{descriptors_max, ensure_descriptors};
+use crate::tls::BareServer;
 
 /// Connections that may wait for their accept; the kernel's own limit applies where it is lower.
 const BACKLOG: i32 = 65_535;
@@ -57,6 +63,12 @@ pub struct FloorArgs {
     /// Kernel send buffer of a connection; the default is the server's
     #[arg(long, default_value_t = 65_536, value_name = "BYTES")]
     pub send_buffer_bytes: u32,
+    /// Serve connections over TLS as well as plain ones, with this certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of the certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
     /// Most bytes to keep for subscribers that are behind; those that need more miss messages, which are counted
     #[arg(long, default_value_t = 67_108_864, value_name = "BYTES")]
     pub backlog_bytes_max: u32,
@@ -84,18 +96,25 @@ pub fn floor(args: &FloorArgs, out: &mut impl Write) -> Result<(), LoadError> {
     let address = listener.local_addr().map_err(failed)?;
     let print = |out: &mut dyn Write, line: &str| writeln!(out, "{line}").and_then(|()| out.flush());
     let ready = |out: &mut dyn Write| print(out, &format!("listening on {address}")).map_err(LoadError::Output);
-    let backlog = args.backlog_bytes_max as usize;
+    let secured = args.tls_cert.as_ref().zip(args.tls_key.as_ref());
+    let secured = secured.map(|(cert, key)| BareServer::load(cert, key)).transpose();
+    let secured = secured.map_err(|error| LoadError::Arguments(error.to_string()))?;
     let tally = match args.sends {
         SendMethod::IoUring => {
             let mut ring = UringSockets::new(connections_max, listener).map_err(failed)?;
             ring.stop_on(&stop);
             ready(out)?;
-            FloorLoop::new(ring, connections_max, args.each, backlog).run().map_err(failed)?
+            run(args, ring, secured, connections_max).map_err(failed)?
         }
         SendMethod::Send => {
             let epoll = EpollSockets::new(connections_max, listener, &stop).map_err(failed)?;
             ready(out)?;
-            FloorLoop::new(epoll, connections_max, args.each, backlog).run().map_err(failed)?
+            run(args, epoll, secured, connections_max).map_err(failed)?
+        }
+        SendMethod::TokioTungstenite if secured.is_some() => {
+            return Err(LoadError::Arguments(
+                "--tls-cert is not supported by tokio-tungstenite: expected --sends io-uring or send".into(),
+            ));
         }
         SendMethod::TokioTungstenite => {
             ready(out)?;
@@ -106,6 +125,23 @@ pub fn floor(args: &FloorArgs, out: &mut impl Write) -> Result<(), LoadError> {
     // The reader may have gone.
     let _ = print(out, &line);
     Ok(())
+}
+
+/// Runs the loop on these sockets, or on a layer of TLS above them.
+fn run<K: Sockets>(
+    args: &FloorArgs,
+    sockets: K,
+    secured: Option<BareServer>,
+    connections_max: u32,
+) -> io::Result<FloorTally> {
+    let backlog = args.backlog_bytes_max as usize;
+    match secured {
+        None => FloorLoop::new(sockets, connections_max, args.each, backlog).run(),
+        Some(server) => {
+            let sockets = SecuredSockets::new(sockets, server, connections_max);
+            FloorLoop::new(sockets, connections_max, args.each, backlog).run()
+        }
+    }
 }
 
 #[cfg(feature = "rivals")]

@@ -16,6 +16,9 @@ pub(super) trait Sockets {
     /// Moves the events to `out`. An error ends the loop.
     fn take_events(&mut self, out: &mut Vec<SocketEvent>) -> io::Result<()>;
 
+    /// The events that [`Self::take_events`] will move: another layer may take some of them, or add some.
+    fn events(&mut self) -> &mut Vec<SocketEvent>;
+
     /// Reads once into `input`, behind the bytes that it holds, from the next [`Self::send_and_wait`] on. One read at a
     /// time for a slot.
     fn read(&mut self, slot: u32, input: ReadBuffer);

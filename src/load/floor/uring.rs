@@ -210,6 +210,10 @@ impl Sockets for UringSockets {
         self.failure.take().map_or(Ok(()), Err)
     }
 
+    fn events(&mut self) -> &mut Vec<SocketEvent> {
+        &mut self.events
+    }
+
     fn read(&mut self, slot: u32, input: ReadBuffer) {
         let before = self.inputs[slot as usize].replace(input);
         // The kernel may be writing to it, so it must not be freed, not even by the panic.

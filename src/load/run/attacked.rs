@@ -22,7 +22,9 @@ pub fn run_attacked(
     stages: &StageLengths,
     stop: &AtomicBool,
 ) -> Result<LoadOutcome, LoadError> {
-    let (kinds, left_out) = args.attacked.kinds(args.server.serve.is_some() || args.server.server_pid.is_some())?;
+    let (kinds, left_out) = args
+        .attacked
+        .kinds(args.server.serve.is_some() || args.server.server_pid.is_some(), run.target.is_secured())?;
     let phases = AttackPhases { seconds: args.seconds };
     let stages = StageLengths { measure: phases.measured(), ..*stages };
     let mut attacked = AttackedRuns { runs: Vec::new(), left_out };
@@ -43,6 +45,8 @@ fn task(args: &LoadArgs, run: &LoadRun<'_>, kind: AttackKind) -> Result<AttackTa
     Ok(AttackTask {
         kind,
         address: run.target.addresses()?[0],
+        url: run.target.to_string(),
+        ca: args.ca.clone(),
         authority: run.target.authority().to_owned(),
         path: run.target.path().to_owned(),
         symbol: Publication::symbol(0),

@@ -10,7 +10,8 @@
 //! *due*, so that no wait is omitted; without one, from the server's own timestamps. With `--floor` or `--rival` the
 //! same workload runs in turn against each of the servers of `load::servers`; with `--attack`, under each kind of attack.
 //!
-//! What it does not do: TLS. Where clients and server share a machine, the report says how much of it the clients used.
+//! Over `wss://` clients open what the server has sealed: that is in the time of the load's cores, not in the server's.
+//! Where clients and server share a machine, the report says how much of it the clients used.
 
 mod attacked;
 mod plan;
@@ -42,6 +43,7 @@ use super::report::plot::{PlottedRun, latency_svg};
 use super::report::{LoadReport, MEASURED};
 use super::servers::{Baseline, StartedServer};
 use super::signals::stop_flag;
+use tickcast_client::Target;
 
 /// Runs `tickcast load`, writes its report to `out`, and returns it; [`LoadOutcome::exit_code`] is the process's.
 pub fn load(args: &LoadArgs, out: &mut impl Write) -> Result<LoadOutcome, LoadError> {
@@ -116,7 +118,7 @@ fn serve(run: &mut LoadRun<'_>) -> Result<Option<StartedServer>, LoadError> {
     let Some(arguments) = &run.args.server.serve else { return Ok(None) };
     let address = run.target.addresses()?[0];
     let cores = run.args.server.server_cores.as_ref().map(|list| list.0.as_slice());
-    let started = StartedServer::serve(arguments, address, cores)?;
+    let started = StartedServer::serve(arguments, address, run.target.is_secured(), cores)?;
     run.server_pid = Some(started.pid());
     Ok(Some(started))
 }
@@ -161,9 +163,24 @@ fn run_baseline(
     stages: &StageLengths,
     stop: &AtomicBool,
 ) -> Result<LoadReport, LoadError> {
-    let (started, address) = baseline.start(args.shape == LoadShape::One, cores)?;
-    let run = LoadRun::against_baseline(args, address, started.pid())?;
+    let target = Target::parse(&args.url)?;
+    let pair = target.is_secured().then(|| pair_of(args)).transpose()?;
+    let (started, address) = baseline.start(args.shape == LoadShape::One, pair, cores)?;
+    let run = LoadRun::against_baseline(args, &target, address, started.pid())?;
     Ok(run.run(stages, stop, None)?.0)
+}
+
+/// The certificate and key of the started server, which a bare server has too.
+fn pair_of(args: &LoadArgs) -> Result<(&str, &str), LoadError> {
+    let words: Vec<_> = args.server.serve.as_deref().unwrap_or("").split([' ', '=']).collect();
+    let after = |flag| words.iter().position(|word| *word == flag).and_then(|at| words.get(at + 1).copied());
+    after("--tls-cert").zip(after("--tls-key")).ok_or_else(|| {
+        LoadError::Arguments(
+            "--floor and --floor-send over wss:// have the certificate of the started server: expected --serve with \
+             --tls-cert FILE and --tls-key FILE"
+                .to_owned(),
+        )
+    })
 }
 
 fn plot(outcome: &LoadOutcome, path: &Path) -> std::io::Result<()> {

@@ -352,6 +352,8 @@ mod tests {
         let job = WorkerJob {
             address: "127.0.0.1:1".parse().expect("an address"),
             url: String::new(),
+            ca: None,
+            tls_resume: false,
             options: ReadOptions::default(),
             requests: Vec::new(),
             instruments: 0,

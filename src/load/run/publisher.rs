@@ -7,7 +7,7 @@
 //! backpressure blocked it.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -25,7 +25,7 @@ use crate::load::error::LoadError;
 use crate::load::latency::now_ns;
 use crate::load::worker::messages::PublishedCount;
 use crate::load::worker::send::would_block;
-use tickcast_client::{CONNECT_TIMEOUT, CloseReason, DefineInstrument, Error, PublishPacket, Publisher};
+use tickcast_client::{CONNECT_TIMEOUT, CloseReason, DefineInstrument, Error, PublishPacket, Publisher, Stream};
 use tickcast_protocol::record::{self, Quote, RecordHeader, Ticker, Trade};
 use tickcast_protocol::ws::{
     CloseCode, Opcode, Session, SessionEvent, SessionLimits, push_masked_close, push_masked_frame,
@@ -38,6 +38,8 @@ const WRITE_RECORDS_MAX: u64 = 1024;
 const WAIT_MAX_NS: u64 = 20_000_000;
 /// Between the start of the thread and the first record.
 const HEAD_START_NS: u64 = 5_000_000;
+/// One read of the socket: what a connection over TLS needs.
+const READ_BYTES: usize = 64 * 1024;
 /// More than a server ever sends a publisher.
 const LIMITS: SessionLimits = SessionLimits { message_bytes_max: 1 << 20 };
 
@@ -73,7 +75,7 @@ impl Publication {
 #[derive(Debug)]
 pub struct LoadPublisher {
     publication: Publication,
-    stream: TcpStream,
+    stream: Stream,
     session: Session,
     /// Bytes of the server that are not parsed yet.
     unread: Vec<u8>,
@@ -113,8 +115,13 @@ pub struct PublisherResult {
 
 impl LoadPublisher {
     /// Connects, and defines the instruments unless the publication is a plain one.
-    pub fn connect(url: &str, token: Option<&str>, publication: Publication) -> Result<Self, LoadError> {
-        let mut publisher = Publisher::connect(url, token).map_err(publish_error)?;
+    pub fn connect(
+        url: &str,
+        token: Option<&str>,
+        ca: Option<&Path>,
+        publication: Publication,
+    ) -> Result<Self, LoadError> {
+        let mut publisher = Publisher::connect_with(url, token, ca).map_err(publish_error)?;
         let ids = if publication.is_plain {
             (1..=publication.instruments).collect()
         } else {
@@ -123,8 +130,8 @@ impl LoadPublisher {
                 symbols.iter().map(|symbol| DefineInstrument::new(symbol, "load", -2, -3)).collect();
             publisher.define(&instruments).map_err(publish_error)?
         };
-        let Some((stream, session, unread)) = publisher.into_parts() else { return Err(LoadError::Secured) };
-        stream.set_nonblocking(true).map_err(|error| LoadError::System { what: "O_NONBLOCK", error })?;
+        let (stream, session, unread) = publisher.into_parts();
+        stream.socket().set_nonblocking(true).map_err(|error| LoadError::System { what: "O_NONBLOCK", error })?;
         Ok(Self { publication, stream, session, unread, ids })
     }
 
@@ -190,7 +197,7 @@ fn publish_error(error: Error) -> LoadError {
 struct PublishLoop {
     publication: Publication,
     ids: Vec<u32>,
-    stream: TcpStream,
+    stream: Stream,
     session: Session,
     unread: Vec<u8>,
     control: Arc<PublisherControl>,
@@ -299,8 +306,10 @@ impl PublishLoop {
 
     /// Sends as much as the socket takes.
     fn write(&mut self) -> Result<(), String> {
-        while self.sent < self.out.len() {
-            match (&self.stream).write(&self.out[self.sent..]) {
+        while self.has_unsent() {
+            let rest = &self.out[self.sent..];
+            let written = if rest.is_empty() { self.stream.flush().map(|()| 0) } else { self.stream.write(rest) };
+            match written {
                 Ok(sent) => self.sent += sent,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if would_block(&error) => break,
@@ -310,15 +319,19 @@ impl PublishLoop {
         Ok(())
     }
 
+    fn has_unsent(&self) -> bool {
+        self.sent < self.out.len() || self.stream.has_unsent()
+    }
+
     /// Waits until the next record is due, or for the socket where it is full; reads what the server sends.
     fn wait(&mut self) -> Result<(), String> {
-        let is_blocked = self.sent < self.out.len();
+        let is_blocked = self.has_unsent();
         let until_due = self.pacer.next_due_ns().saturating_sub(now_ns());
         let wait_ns = if is_blocked { WAIT_MAX_NS } else { until_due.min(WAIT_MAX_NS) };
         let interest = if is_blocked { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
         let begun = Instant::now();
         let timeout = Timespec { tv_sec: 0, tv_nsec: wait_ns as i64 };
-        let mut polled = [PollFd::new(&self.stream, interest)];
+        let mut polled = [PollFd::new(self.stream.socket(), interest)];
         match poll(&mut polled, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.to_string()),
@@ -332,8 +345,8 @@ impl PublishLoop {
     }
 
     fn read(&mut self) -> Result<(), String> {
-        let mut buffer = [0; 4096];
-        let read = match (&self.stream).read(&mut buffer) {
+        let mut buffer = vec![0; READ_BYTES];
+        let read = match self.stream.read(&mut buffer) {
             Ok(0) => return Err(Error::Dropped.to_string()),
             Ok(read) => read,
             Err(error) if would_block(&error) => return Ok(()),
@@ -369,14 +382,14 @@ impl PublishLoop {
         let records = self.pacer.taken() - start.next_record;
         let blocked = self.blocked.saturating_sub(start.blocked);
         let deadline = Instant::now() + CONNECT_TIMEOUT;
-        while self.sent < self.out.len() && Instant::now() < deadline {
+        while self.has_unsent() && Instant::now() < deadline {
             self.write()?;
             self.wait()?;
         }
         let mut frame = Vec::new();
         push_masked_close(CloseCode::NORMAL, "", self.masking_keys.next_u32().to_le_bytes(), &mut frame);
         // Where it fails, the server sees the end of the stream.
-        let _ = (&self.stream).write_all(&frame);
+        let _ = self.stream.write_all(&frame);
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         Ok(PublisherResult {
             published: PublishedCount { records: self.pacer.taken(), instruments: 0 },

@@ -11,7 +11,7 @@ use super::publisher::{LoadPublisher, PublisherResult};
 use super::stages::{ActiveRun, StageLengths, TailRule};
 use crate::load::args::LoadArgs;
 use crate::load::cores::available;
-use crate::load::directory::fetch_symbols;
+use crate::load::directory::{connect, fetch_symbols};
 use crate::load::error::LoadError;
 use crate::load::latency::{LatencyOrigin, LatencySummary};
 use crate::load::machine::sources_for;
@@ -39,9 +39,6 @@ impl<'a> LoadRun<'a> {
     /// The run that the arguments ask for.
     pub fn new(args: &'a LoadArgs) -> Result<Self, LoadError> {
         let target = Target::parse(&args.url)?;
-        if target.is_secured() {
-            return Err(LoadError::Secured);
-        }
         let (publish_url, publish_token) = match &args.publish.publish_url {
             Some(url) => (url.clone(), None),
             None => (publish_url(&target), args.publish.publish_token.as_deref()),
@@ -56,8 +53,17 @@ impl<'a> LoadRun<'a> {
     }
 
     /// The same workload against a bare server, which passes on what is published.
-    pub fn against_baseline(args: &'a LoadArgs, address: SocketAddr, pid: u32) -> Result<Self, LoadError> {
-        let target = Target::parse(&format!("{address}/subscribe"))?;
+    pub fn against_baseline(
+        args: &'a LoadArgs,
+        measured: &Target,
+        address: SocketAddr,
+        pid: u32,
+    ) -> Result<Self, LoadError> {
+        let target = match measured.is_secured() {
+            // By the name that the certificate is for.
+            true => measured.at_port(address.port()).with_path("/subscribe"),
+            false => Target::parse(&format!("{address}/subscribe"))?,
+        };
         Ok(Self {
             args,
             publish_url: publish_url(&target),
@@ -79,10 +85,13 @@ impl<'a> LoadRun<'a> {
     ) -> Result<(LoadReport, Option<Vec<usize>>), LoadError> {
         let args = self.args;
         // A server that is not there is one error here, rather than one for every client.
-        let peer = self.target.connect()?.peer_addr();
-        let address = peer.map_err(|error| LoadError::System { what: "peer address", error })?;
+        let stream = connect(&self.target, args.ca.as_deref())?;
+        let address = stream.socket().peer_addr().map_err(|error| LoadError::System { what: "peer address", error })?;
+        drop(stream);
         let publisher = publication(args, self.is_plain)
-            .map(|publication| LoadPublisher::connect(&self.publish_url, self.publish_token, publication))
+            .map(|publication| {
+                LoadPublisher::connect(&self.publish_url, self.publish_token, args.ca.as_deref(), publication)
+            })
             .transpose()?;
         let plan = self.plan(address)?;
         let observer = match (ServerObserver::new(address, self.server_pid), self.server_pid) {
@@ -124,7 +133,7 @@ impl<'a> LoadRun<'a> {
         let given = args.source.as_ref().map_or(&[][..], |sources| &sources.0);
         let connections = u64::from(args.clients) + u64::from(args.storm);
         let sources = sources_for(connections, given, address.ip())?;
-        LoadPlan::new(args, &self.dialect, &sources, || fetch_symbols(&self.target))
+        LoadPlan::new(args, &self.dialect, &sources, || fetch_symbols(&self.target, args.ca.as_deref()))
     }
 
     /// What the jobs of all processes have in common.
@@ -134,6 +143,8 @@ impl<'a> LoadRun<'a> {
         WorkerJob {
             address,
             url: self.target.to_string(),
+            ca: args.ca.clone(),
+            tls_resume: args.tls_resume,
             options: ReadOptions {
                 opaque: self.dialect != Dialect::Tickcast,
                 origin,

@@ -6,12 +6,12 @@
 //! holds no buffer and no unread bytes.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use tickcast_client::Stream;
 
 /// A nonblocking socket, and the bytes that were read from it last.
 #[derive(Debug)]
 pub struct BufferedSocket {
-    stream: TcpStream,
+    stream: Stream,
     input: Vec<u8>,
     filled: usize,
     taken: usize,
@@ -20,13 +20,18 @@ pub struct BufferedSocket {
 
 impl BufferedSocket {
     /// Wraps a socket that is nonblocking.
-    pub fn new(stream: TcpStream) -> Self {
+    pub fn new(stream: Stream) -> Self {
         Self { stream, input: Vec::new(), filled: 0, taken: 0, has_ended: false }
     }
 
     /// The socket.
-    pub fn stream(&self) -> &TcpStream {
+    pub fn stream(&self) -> &Stream {
         &self.stream
+    }
+
+    /// The same, to send.
+    pub fn stream_mut(&mut self) -> &mut Stream {
+        &mut self.stream
     }
 
     /// Reads once into `buffer`, which it holds until [`Self::release`]. Returns how many bytes came, 0 at the end of
@@ -35,7 +40,7 @@ impl BufferedSocket {
         assert!(self.taken == self.filled, "the bytes of the last fill were not all taken");
         self.input = buffer;
         (self.filled, self.taken) = (0, 0);
-        self.filled = self.stream.read(&mut self.input)?;
+        self.filled = self.stream.read_once(&mut self.input, usize::MAX)?;
         self.has_ended = self.filled == 0;
         Ok(self.filled)
     }
@@ -79,7 +84,7 @@ impl Write for BufferedSocket {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -87,7 +92,7 @@ mod tests {
     fn reads_return_the_filled_bytes_then_block_until_the_end() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let mut peer = TcpStream::connect(listener.local_addr().expect("bound")).expect("a listener is there");
-        let mut socket = BufferedSocket::new(listener.accept().expect("a peer has connected").0);
+        let mut socket = BufferedSocket::new(listener.accept().expect("a peer has connected").0.into());
         peer.write_all(b"hello").expect("the socket is open");
         let mut out = [0; 3];
         assert_eq!(socket.fill(vec![0; 64]).expect("bytes are there"), 5);

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! A fast connection is read frame by frame out of the thread's buffer, at a few nanoseconds a record. An independent
-//! one goes through tungstenite and the [`Decoder`], so that not every result comes from one reader.
+//! one goes through tungstenite and the [`tickcast_client::decode::Decoder`], so that not every result comes from one
+//! reader.
 //!
 //! What always holds: a wake never blocks and reads a bounded number of bytes; an end is reported once, as data.
 //! Memory: about 0.5 KB for a fast connection, 5 KB for an independent one, and the sequences of its
@@ -30,17 +31,14 @@ use self::end::{closed, dropped, refusal_text, tungstenite_end};
 use self::next_event::next_event;
 use super::buffered_socket::BufferedSocket;
 use super::checker::{FastChecker, SequenceTable, is_packet};
-use super::json_checker::JsonChecker;
 use super::limiter::RECEIVE_BUFFER_BYTES;
 use super::messages::{ClientPlan, ClientRequest, ClientRole, ConnectTimes, ReadOptions};
 use super::send::{self, would_block};
 use super::stream_checker::StreamChecker;
 use super::timeline::{CLASSES, ClassMeters, ClassTotals, ClientClass};
 use crate::load::latency::{LatencyMeter, now_ns};
-use crate::load::slow_clients::LimitedFormat;
-use tickcast_client::decode::Decoder;
 use tickcast_client::handshake::{Handshake, Upgraded};
-use tickcast_client::{Error, Target};
+use tickcast_client::{Error, Stream, Target, TlsConfig};
 use tickcast_protocol::control::Reply;
 use tickcast_protocol::ws::{CloseCode, Opcode, Role, Session, SessionEvent};
 
@@ -69,7 +67,7 @@ pub struct LoadConnection {
 #[derive(Debug)]
 enum Phase {
     Connecting(TcpStream),
-    Upgrading(TcpStream, Box<Handshake>),
+    Upgrading(Stream, Box<Handshake>),
     Fast(FastSocket),
     Independent(Box<WebSocket<BufferedSocket>>),
     Ended,
@@ -77,7 +75,7 @@ enum Phase {
 
 #[derive(Debug)]
 struct FastSocket {
-    stream: TcpStream,
+    stream: Stream,
     session: Session,
 }
 
@@ -98,6 +96,9 @@ pub enum WakeOutcome {
 #[derive(Debug)]
 pub struct ThreadContext {
     pub target: Target,
+    /// Of the connections that come later, and of those at the start, whose sessions the others may resume.
+    pub tls: TlsConfig,
+    pub tls_first: TlsConfig,
     pub options: ReadOptions,
     pub requests: Arc<[ClientRequest]>,
     /// For one read of a socket.
@@ -161,7 +162,7 @@ impl LoadConnection {
         }
         Ok(Self {
             plan,
-            checker: checker_for(&plan, options),
+            checker: StreamChecker::for_client(&plan, options),
             begun: Instant::now(),
             is_replacement: false,
             is_counted: false,
@@ -174,10 +175,20 @@ impl LoadConnection {
     /// The socket, for epoll; `None` once the connection has ended.
     pub fn stream(&self) -> Option<&TcpStream> {
         match &self.phase {
-            Phase::Connecting(stream) | Phase::Upgrading(stream, _) => Some(stream),
-            Phase::Fast(fast) => Some(&fast.stream),
-            Phase::Independent(socket) => Some(socket.get_ref().stream()),
+            Phase::Connecting(socket) => Some(socket),
+            Phase::Upgrading(stream, _) => Some(stream.socket()),
+            Phase::Fast(fast) => Some(fast.stream.socket()),
+            Phase::Independent(socket) => Some(socket.get_ref().stream().socket()),
             Phase::Ended => None,
+        }
+    }
+
+    /// The stream of an open connection, to send.
+    fn open_stream(&mut self) -> Option<&mut Stream> {
+        match &mut self.phase {
+            Phase::Fast(fast) => Some(&mut fast.stream),
+            Phase::Independent(socket) => Some(socket.get_mut().stream_mut()),
+            Phase::Connecting(_) | Phase::Upgrading(..) | Phase::Ended => None,
         }
     }
 
@@ -256,9 +267,10 @@ impl LoadConnection {
 
     /// Closes with 1000, without waiting for an answer.
     pub fn close(&mut self, context: &mut ThreadContext) {
-        if let Some(stream) = self.stream().filter(|_| self.is_open()) {
+        if let Some(stream) = self.open_stream() {
             // The socket of a client that did not read may be full: then the server gets a reset.
             let _ = send::close(stream, CloseCode::NORMAL, context.masking_keys.next_u32());
+            stream.end();
         }
         self.phase = Phase::Ended;
     }
@@ -283,12 +295,16 @@ impl LoadConnection {
             StreamChecker::Json(_) => &[("sec-websocket-protocol", tickcast_protocol::json::SUBPROTOCOL)],
             _ => &[],
         };
-        let handshake = match Handshake::new(&context.target, protocol) {
-            Ok(handshake) => handshake,
+        let is_later = self.is_replacement || self.plan.role == ClientRole::Storm;
+        let tls = if is_later { &context.tls } else { &context.tls_first };
+        let opened = Handshake::new(&context.target, protocol)
+            .and_then(|handshake| Ok((handshake, Stream::open(&context.target, stream, tls)?)));
+        let (handshake, mut stream) = match opened {
+            Ok(opened) => opened,
             Err(error) => return refused(refusal_text(&error)),
         };
         // The request is far shorter than an empty socket buffer.
-        match (&stream).write_all(handshake.request()) {
+        match stream.write_all(handshake.request()) {
             Ok(()) => {
                 self.phase = Phase::Upgrading(stream, Box::new(handshake));
                 WakeOutcome::UpgradeRequested
@@ -299,7 +315,7 @@ impl LoadConnection {
 
     fn upgrade(
         &mut self,
-        mut stream: TcpStream,
+        mut stream: Stream,
         mut handshake: Box<Handshake>,
         context: &mut ThreadContext,
     ) -> WakeOutcome {
@@ -322,11 +338,11 @@ impl LoadConnection {
     }
 
     /// Upgraded: subscribes, and reads what came with the answer.
-    fn open(&mut self, stream: TcpStream, upgraded: Upgraded, context: &mut ThreadContext) -> WakeOutcome {
+    fn open(&mut self, mut stream: Stream, upgraded: Upgraded, context: &mut ThreadContext) -> WakeOutcome {
         context.connect_times.upgraded.record(ns(self.begun.elapsed()));
         let requests = Arc::clone(&context.requests);
         let messages = &requests[self.plan.request as usize].messages;
-        if let Err(error) = send::texts(&stream, messages, &mut context.masking_keys) {
+        if let Err(error) = send::texts(&mut stream, messages, &mut context.masking_keys) {
             return refused(Error::from(error).to_string());
         }
         let mut rest = upgraded.rest;
@@ -361,7 +377,7 @@ impl LoadConnection {
         for _ in 0..reads_max {
             let mut buffer = std::mem::take(&mut context.buffer);
             let size = buffer.len().min(bytes_max);
-            let read = (&fast.stream).read(&mut buffer[..size]);
+            let read = fast.stream.read_once(&mut buffer, size);
             let end = match &read {
                 Ok(0) => Some(dropped()),
                 Ok(bytes) => {
@@ -405,13 +421,13 @@ impl LoadConnection {
                 SessionEvent::Text(text) => self.text(&String::from_utf8_lossy(text), now_ns, context),
                 SessionEvent::Ping(payload) => {
                     // A pong that finds the socket full is left out: the server hears of this client when it drains.
-                    let _ = send::frame(&fast.stream, Opcode::Pong, payload, context.masking_keys.next_u32());
+                    let _ = send::frame(&mut fast.stream, Opcode::Pong, payload, context.masking_keys.next_u32());
                     None
                 }
                 SessionEvent::Pong(_) => None,
                 SessionEvent::Close(frame) => {
                     let code = frame.map_or(1005, |frame| frame.code.0);
-                    let _ = send::close(&fast.stream, CloseCode::NORMAL, context.masking_keys.next_u32());
+                    let _ = send::close(&mut fast.stream, CloseCode::NORMAL, context.masking_keys.next_u32());
                     Some(closed(code))
                 }
             };
@@ -563,21 +579,6 @@ impl LoadConnection {
             self.has_data = true;
             context.connect_times.first_data.record(ns(self.begun.elapsed()));
         }
-    }
-}
-
-/// The reader of a connection's packets. Limited clients do not go through tungstenite, which reads as much as it can.
-fn checker_for(plan: &ClientPlan, options: &ReadOptions) -> StreamChecker {
-    let is_limited = plan.role == ClientRole::Limited;
-    let table = if options.dense { SequenceTable::Dense } else { SequenceTable::Sparse };
-    match options {
-        // Servers of another kind define nothing, which a Decoder would count as a violation.
-        ReadOptions { opaque: true, .. } => StreamChecker::Fast(FastChecker::new(table, false)),
-        ReadOptions { limited_format: LimitedFormat::Json, .. } if is_limited => {
-            StreamChecker::Json(Box::new(JsonChecker::new()))
-        }
-        _ if plan.independent && !is_limited => StreamChecker::Independent(Box::new(Decoder::without_names())),
-        _ => StreamChecker::Fast(FastChecker::new(table, true)),
     }
 }
 

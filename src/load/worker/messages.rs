@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,10 @@ pub struct WorkerJob {
     pub address: SocketAddr,
     /// The whole URL of the upgrade request.
     pub url: String,
+    /// The authorities of the server's certificate.
+    pub ca: Option<PathBuf>,
+    /// Connections over TLS that come later resume sessions of the others.
+    pub tls_resume: bool,
     pub options: ReadOptions,
     /// The clients' requests; most clients share one.
     pub requests: Vec<ClientRequest>,

@@ -16,7 +16,7 @@ use super::thread::{ThreadJob, WorkerThread};
 use crate::load::cores;
 use crate::load::error::LoadError;
 use crate::load::machine::ensure_descriptors;
-use tickcast_client::Target;
+use tickcast_client::{Target, TlsConfig};
 
 /// How often it reports its progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
@@ -52,9 +52,14 @@ fn run(mut input: impl BufRead + Send + 'static, out: &mut impl Write) -> Result
     drop(line);
     let target = Target::parse(&job.url).map_err(|error| format!("the job: {error}"))?;
     let connections = job.clients.len() + job.storm.len();
+    let mut tls = TlsConfig::new(&target, job.ca.as_deref()).map_err(|error| error.to_string())?;
+    if job.tls_resume {
+        // Each connection leaves one.
+        tls = tls.resuming(connections);
+    }
     ensure_descriptors(connections as u64).map_err(|error| error.to_string())?;
     let shared = Arc::new(WorkerShared::default());
-    let workers: Result<Vec<_>, _> = ThreadJob::split(&job, &target)
+    let workers: Result<Vec<_>, _> = ThreadJob::split(&job, &target, &tls)
         .into_iter()
         .map(|thread_job| WorkerThread::new(thread_job, Arc::clone(&shared)))
         .collect();

@@ -27,7 +27,7 @@ use super::shared::{RunStage, WorkerShared};
 use super::timeline::{CLASSES, ClassMeters, ClassTotals, ClientClass, ThreadClock, Timeline};
 use crate::load::slow_clients::{Pause, ReadRate};
 use tickcast_client::decode::DecodeCounters;
-use tickcast_client::{CONNECT_TIMEOUT, Error, Target};
+use tickcast_client::{CONNECT_TIMEOUT, Error, Target, TlsConfig};
 
 /// Pending connections of a thread in a storm: what most listen queues hold.
 const STORM_PENDING_MAX: usize = 4096;
@@ -49,6 +49,7 @@ const EXPIRY_INTERVAL: Duration = Duration::from_millis(250);
 pub struct ThreadJob {
     pub address: SocketAddr,
     pub target: Target,
+    pub tls: TlsConfig,
     pub options: ReadOptions,
     pub requests: Arc<[ClientRequest]>,
     pub instruments: u64,
@@ -63,12 +64,13 @@ pub struct ThreadJob {
 
 impl ThreadJob {
     /// Splits a job between its threads.
-    pub fn split(job: &WorkerJob, target: &Target) -> Vec<Self> {
+    pub fn split(job: &WorkerJob, target: &Target, tls: &TlsConfig) -> Vec<Self> {
         let requests: Arc<[ClientRequest]> = job.requests.clone().into();
         let share = |plans: &[ClientPlan], nth: usize| plans.iter().skip(nth).step_by(job.threads).copied().collect();
         let thread_job = |nth| Self {
             address: job.address,
             target: target.clone(),
+            tls: tls.clone(),
             options: job.options,
             requests: Arc::clone(&requests),
             instruments: job.instruments,
@@ -155,6 +157,8 @@ impl WorkerThread {
     pub fn new(job: ThreadJob, shared: Arc<WorkerShared>) -> io::Result<Self> {
         let context = ThreadContext {
             target: job.target,
+            tls_first: job.tls.clone().only_keeping(),
+            tls: job.tls,
             options: job.options,
             requests: job.requests,
             buffer: vec![0; BUFFER_BYTES],

@@ -26,6 +26,7 @@ fn thread_job(address: SocketAddr, count: usize, role: ClientRole) -> ThreadJob 
     let plan = |nth| ClientPlan { request: 0, role, pauses: false, source: None, independent: nth == 0 };
     ThreadJob {
         address,
+        tls: TlsConfig::new(&target, None).expect("it is a plain one"),
         target,
         options: ReadOptions::default(),
         requests: Arc::new([request]),
