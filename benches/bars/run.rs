@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 use tickcast::load::{CpuTime, ObservedProcess};
+use tickcast_test_support::tls::Authority;
 
 /// How often memory and CPU time are sampled.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
@@ -28,6 +29,8 @@ pub struct Setup {
     pub small_pages: bool,
     /// Ask `/v1/operator` for the slow clients while the load runs.
     pub operator: bool,
+    /// Clients and publisher connect over TLS.
+    pub is_secured: bool,
 }
 
 /// What serves. A server has `cores` for its shards and its other threads.
@@ -75,8 +78,11 @@ pub fn run(setup: &Setup, load: &[&str], seconds: u32) -> Result<Outcome, String
 
 fn load_it(served: &Served, setup: &Setup, load: &[&str], seconds: u32) -> Result<Value, String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tickcast"));
-    command.args(["load", &served.address.to_string(), "--json", "--seconds", &seconds.to_string()]);
+    command.args(["load", &served.url, "--json", "--seconds", &seconds.to_string()]);
     command.args(load).args(setup.load);
+    if let Some(authority) = &served.authority {
+        command.arg("--ca").arg(authority.path("ca.pem"));
+    }
     match setup.program {
         Program::Server { .. } if load.contains(&"--publish") => {
             command.args(["--publish-token", "bars-publish-token"])
@@ -95,6 +101,10 @@ fn load_it(served: &Served, setup: &Setup, load: &[&str], seconds: u32) -> Resul
 struct Served {
     child: Child,
     address: SocketAddr,
+    /// Where the load connects.
+    url: String,
+    /// Of its certificate, if it has one.
+    authority: Option<Authority>,
     stdout: BufReader<ChildStdout>,
 }
 
@@ -119,16 +129,35 @@ impl Served {
                 ("listening on ", "0")
             }
         };
+        let authority = setup.is_secured.then(Authority::new);
+        if let Some(authority) = &authority {
+            command.arg("--tls-cert").arg(authority.path("cert.pem"));
+            command.arg("--tls-key").arg(authority.path("key.pem"));
+            if !matches!(setup.program, Program::Floor) {
+                command.args(["--tls-listen", "127.0.0.1:0"]);
+            }
+        }
         command.args(setup.args).stdin(Stdio::piped()).stdout(Stdio::piped());
         if setup.small_pages {
             command.env("MIMALLOC_ALLOW_THP", "0");
         }
         let mut child = on_cores(cores, || command.spawn())?;
         let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
-        let mut line = String::new();
+        let (mut line, mut address, mut secured) = (String::new(), None::<SocketAddr>, None::<SocketAddr>);
         while stdout.read_line(&mut line).is_ok_and(|read| read > 0) {
-            if let Some(address) = line.split(announces).nth(1).and_then(|rest| rest.trim().parse().ok()) {
-                return Ok(Self { child, address, stdout });
+            let after = |text: &str| line.split(text).nth(1).and_then(|rest| rest.trim().parse().ok());
+            address = address.or_else(|| after(announces));
+            // A floor has one port for both.
+            secured = secured.or_else(|| match setup.program {
+                Program::Floor => address,
+                _ => after("serving TLS on https://"),
+            });
+            if let (Some(address), Some(secured)) = (address, secured.or(address.filter(|_| authority.is_none()))) {
+                let url = match &authority {
+                    Some(_) => format!("wss://localhost:{}", secured.port()),
+                    None => address.to_string(),
+                };
+                return Ok(Self { child, address, url, authority, stdout });
             }
             line.clear();
         }
@@ -246,6 +275,18 @@ impl Outcome {
 
     pub fn p99_ms(&self) -> Option<f64> {
         Some(self.number("/measured/latency_recv/p99_ns")? / 1e6)
+    }
+
+    /// A number of the attack's report.
+    pub fn attack_number(&self, pointer: &str) -> Option<f64> {
+        self.number(&format!("/attacked/runs/0/report/attack/{pointer}"))
+    }
+
+    /// How many actions of the attack a core can serve in a second, by the CPU time that they have added.
+    pub fn actions_per_core_second(&self) -> Option<f64> {
+        let cores = self.attack_number("cores/during")? - self.attack_number("cores/before")?;
+        let seconds = self.attack_number("phases/seconds")?;
+        Some(self.attack_number("count/actions")? / (cores * seconds))
     }
 
     pub fn accepts_per_second(&self) -> Option<f64> {

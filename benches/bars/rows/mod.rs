@@ -1,6 +1,7 @@
 //! The rows: workloads, figures, and the bars that they have to meet.
 
 mod fan_out;
+mod secured;
 mod slow;
 
 use crate::run::{Outcome, Program, Setup};
@@ -65,6 +66,7 @@ const SERVER: Setup = Setup {
     load: &["--load-cores", "1"],
     small_pages: false,
     operator: false,
+    is_secured: false,
 };
 const FLOOR: Setup = Setup { program: Program::Floor, ..SERVER };
 
@@ -94,7 +96,7 @@ const fn p50() -> Check {
 
 /// All rows.
 pub fn all() -> impl Iterator<Item = &'static Row> {
-    STEADY.iter().chain(fan_out::ROWS).chain(slow::ROWS)
+    STEADY.iter().chain(fan_out::ROWS).chain(slow::ROWS).chain(secured::ROWS)
 }
 
 /// The rows that a name means: the row of this name, all for `all`, or those of a group, whose names begin with it and a
