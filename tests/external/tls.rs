@@ -1,5 +1,5 @@
-//! TLS with clients of other libraries: OpenSSL's `s_client`, curl, Python's `ssl`, Node. What is not installed is reported
-//! as skipped.
+//! TLS with clients of other libraries: OpenSSL's `s_client`, curl, testssl.sh, Python's `ssl`, Node. What is not installed
+//! is reported as skipped.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -114,6 +114,47 @@ fn openssl_may_update_its_keys_and_not_renegotiate() {
         assert_eq!(text.contains("{\"status\":\"ok\"}"), is_served, "{version}: {text}");
         assert!(is_served || text.contains("no renegotiation"), "{text}");
     }
+}
+
+/// Findings of testssl.sh that are none: the tests' own authority, and what a server of this kind has on purpose.
+const EXPLAINED: &[&str] = &[
+    // OpenSSL on this machine has no GOST.
+    "engine_problem",
+    // Compressed answers have no secret: what a client is authorized by is never in one.
+    "BREACH",
+];
+
+#[test]
+fn testssl_finds_nothing_of_weight() {
+    let _machine = shared();
+    // Debian calls it so.
+    if !is_available("testssl", &["--version"]) {
+        return;
+    }
+    let (authority, server) = start();
+    let (ca, report) = (authority.path("ca.pem"), authority.path("testssl.json"));
+    let place = format!("localhost:{}", tls_address(&server).port());
+    let mut command = Command::new("testssl");
+    // Versions, groups of suites, forward secrecy, the order of suites, weaknesses.
+    command.args(["--quiet", "--color", "0", "--warnings", "off", "-p", "-s", "-f", "-P", "-U"]);
+    command.args(["--ip", "127.0.0.1", "--add-ca", text_of(&ca), "--jsonfile", text_of(&report), &place]);
+    let output = command.stdin(Stdio::null()).output().expect("it started before");
+    let text = std::fs::read_to_string(&report).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let findings: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let findings = findings.as_array().expect("a list");
+    let severity = |finding: &Value| finding["severity"].as_str().map(str::to_owned).unwrap_or_default();
+    let is_found =
+        |id: &str, severe: &str| findings.iter().any(|found| found["id"] == *id && severity(found) == severe);
+    for id in ["TLS1_2", "TLS1_3", "heartbleed", "ROBOT", "secure_renego"] {
+        assert!(is_found(id, "OK"), "{id}: {text}");
+    }
+    let of_weight = |finding: &&Value| {
+        let is_explained = EXPLAINED.iter().any(|id| finding["id"] == **id);
+        !["OK", "INFO", "LOW", "DEBUG"].contains(&severity(finding).as_str()) && !is_explained
+    };
+    let found: Vec<_> = findings.iter().filter(of_weight).collect();
+    assert!(found.is_empty(), "{found:#?}");
+    server.wait_for_metric("tickcast_tls_faults_total", |faults| faults == 0);
 }
 
 #[test]

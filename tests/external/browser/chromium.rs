@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tickcast_test_support::DEADLINE;
 use tickcast_test_support::exclusive;
 use tickcast_test_support::server::Server;
+use tickcast_test_support::tls::Authority;
 
 type Answers = Arc<Mutex<HashMap<u64, Sender<Result<Value, String>>>>>;
 
@@ -34,6 +35,9 @@ enum Unavailable {
 
 static DRIVER: OnceLock<Result<Driver, Unavailable>> = OnceLock::new();
 
+/// The authority that the browser trusts, if there is a tool to tell it so.
+static TRUSTED: OnceLock<Option<Authority>> = OnceLock::new();
+
 /// The folder of `tests/external/browser/install`, and of screenshots.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/browser")
@@ -43,6 +47,35 @@ pub fn folder() -> PathBuf {
 fn has_node() -> bool {
     let is_new = "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)";
     Command::new("node").args(["-e", is_new]).status().is_ok_and(|status| status.success())
+}
+
+/// An authority of the tests that the browser trusts; its certificate is for 127.0.0.1. `None`, with a message, if the test
+/// is to be skipped.
+pub fn trusted_authority() -> Option<&'static Authority> {
+    let trusted = TRUSTED.get().and_then(Option::as_ref);
+    if trusted.is_none() {
+        println!("SKIPPED: certutil is not installed: run apt-get install libnss3-tools");
+    }
+    trusted
+}
+
+/// Makes the authority, and a home whose certificate database has it. Chromium reads that when it starts.
+fn trust(home: &Path) -> Option<Authority> {
+    let database = home.join(".pki/nssdb");
+    let _ = std::fs::remove_dir_all(&database);
+    std::fs::create_dir_all(&database).expect("the folder is writable");
+    let authority = Authority::new();
+    authority.renew(&["127.0.0.1"]);
+    let certutil = |args: &[&str]| {
+        let folder = format!("sql:{}", database.display());
+        Command::new("certutil").args(["-d", &folder]).args(args).output()
+    };
+    // Where it is not installed, it does not start.
+    certutil(&["-N", "--empty-password"]).ok()?;
+    let ca = authority.path("ca.pem");
+    let added = certutil(&["-A", "-t", "C,,", "-n", "test", "-i", ca.to_str().expect("UTF-8")]).ok()?;
+    assert!(added.status.success(), "certutil: {}", String::from_utf8_lossy(&added.stderr));
+    Some(authority)
 }
 
 /// Deletes the screenshots of tests that failed in an earlier run.
@@ -71,9 +104,12 @@ impl Driver {
             .find(|path| path.exists())
             .ok_or(Unavailable::NotInstalled("chromium is not installed: run apt-get install chromium"))?;
         delete_failure_screenshots();
+        let home = installed.join("home");
+        TRUSTED.get_or_init(|| trust(&home));
         let mut child = Command::new("node")
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/external/browser/driver.mjs"))
             .args([&installed, &browser])
+            .env("HOME", &home)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -145,16 +181,16 @@ fn is_available() -> bool {
 pub struct Page {
     id: u64,
     context: u64,
-    /// `http://ADDRESS` of its server.
+    /// `http://ADDRESS` of its server, or `https://ADDRESS`.
     origin: String,
 }
 
 impl Page {
     /// An empty page, with options of playwright's `newContext`.
-    fn blank(server: &str, options: Value) -> Self {
+    fn blank(origin: String, options: Value) -> Self {
         let opened = ask(with(json!({"op": "open"}), options));
         let number = |name: &str| opened[name].as_u64().expect("a number");
-        Self { id: number("page"), context: number("context"), origin: format!("http://{server}") }
+        Self { id: number("page"), context: number("context"), origin }
     }
 
     /// Opens a path of the server, with a viewport of 1440 by 900 in the light theme.
@@ -168,14 +204,22 @@ impl Page {
 
     /// Opens a path of the server or proxy at this address.
     pub fn open_at(address: SocketAddr, path: &str, options: Value) -> Self {
-        let page = Self::blank(&address.to_string(), options);
+        let page = Self::blank(format!("http://{address}"), options);
         page.goto(path);
         page
     }
 
+    /// Opens a path by `https://`, or says why the browser does not.
+    pub fn open_secured(address: SocketAddr, path: &str) -> Result<Self, String> {
+        let page = Self::blank(format!("https://{address}"), json!({}));
+        let url = format!("{}{path}", page.origin);
+        try_ask(json!({"op": "goto", "page": page.id, "url": url}))?;
+        Ok(page)
+    }
+
     /// Opens another tab, which shares the storage.
     pub fn beside(&self, path: &str) -> Self {
-        let page = Self::blank(self.origin.trim_start_matches("http://"), json!({"context": self.context}));
+        let page = Self::blank(self.origin.clone(), json!({"context": self.context}));
         page.goto(path);
         page
     }
@@ -250,7 +294,9 @@ impl Page {
         let requests = list("requests");
         assert!(!requests.is_empty(), "requests are logged");
         for request in requests {
-            let url = request.as_str().expect("a text").replacen("ws://", "http://", 1);
+            let url = request.as_str().expect("a text");
+            // `ws:` and `wss:` are `http:` and `https:`.
+            let url = url.strip_prefix("ws").map_or(url.to_owned(), |rest| format!("http{rest}"));
             let inside = ["data:", "blob:", &format!("{}/", self.origin)];
             let inside = inside.iter().any(|start| url.starts_with(start));
             assert!(inside, "request to another origin: {url}");

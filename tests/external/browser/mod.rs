@@ -16,3 +16,4 @@ mod measure;
 mod operator;
 mod prices;
 mod proxy;
+mod secured;
