@@ -2,4 +2,5 @@
 
 mod limited_link;
 mod real_data;
+mod secured;
 mod soak;

@@ -33,13 +33,13 @@ const KEPT_BYTES_MAX: u64 = 24 << 20;
 
 /// The resources of a process.
 #[derive(Clone, Copy, Debug)]
-struct Resources {
-    descriptors: usize,
-    private_bytes: u64,
+pub(crate) struct Resources {
+    pub(crate) descriptors: usize,
+    pub(crate) private_bytes: u64,
 }
 
 impl Resources {
-    fn of(program: &Program) -> Self {
+    pub(crate) fn of(program: &Program) -> Self {
         let folder = format!("/proc/{}", program.id());
         let rollup = fs::read_to_string(format!("{folder}/smaps_rollup")).expect("it runs");
         let private = rollup.lines().filter(|line| line.starts_with("Private_"));
