@@ -149,6 +149,18 @@ impl<Origin: Copy> InstrumentValues<Origin> {
     /// Appends the newest record of a channel, with `extra` added to its flags. Returns false if there is none: before
     /// the first, for a book that waits for a snapshot, and for Raw, whose payloads are not kept.
     pub fn push(&self, instrument: u32, channel: Channel, extra: u8, out: &mut Vec<u8>) -> bool {
+        self.push_within(instrument, channel, None, extra, out)
+    }
+
+    /// The same with the best levels of a book only: so many of each side.
+    pub fn push_within(
+        &self,
+        instrument: u32,
+        channel: Channel,
+        book_levels: Option<usize>,
+        extra: u8,
+        out: &mut Vec<u8>,
+    ) -> bool {
         if self.sequence(channel).is_none() {
             return false;
         }
@@ -156,7 +168,7 @@ impl<Origin: Copy> InstrumentValues<Origin> {
             Channel::Quote => &self.quote,
             Channel::Trade => &self.trade,
             Channel::Ticker => &self.ticker,
-            Channel::Book => return self.push_book(instrument, extra, out),
+            Channel::Book => return self.push_book(instrument, book_levels, extra, out),
             Channel::Raw => return false,
         };
         let Some(prefix) = RecordPrefix::read(kept).filter(|prefix| prefix.bytes() > 0) else { return false };
@@ -227,10 +239,13 @@ impl<Origin: Copy> InstrumentValues<Origin> {
         }
     }
 
-    fn push_book(&self, instrument: u32, extra: u8, out: &mut Vec<u8>) -> bool {
+    fn push_book(&self, instrument: u32, levels: Option<usize>, extra: u8, out: &mut Vec<u8>) -> bool {
         let Some(state) = self.book() else { return false };
         let header = self.book_header(state, instrument, extra);
-        let levels = state.levels.levels(record::BOOK_LEVELS_MAX);
+        let levels = match levels {
+            Some(depth) => state.levels.best(depth.min(record::BOOK_LEVELS_MAX / 2)),
+            None => state.levels.levels(record::BOOK_LEVELS_MAX),
+        };
         record::encode_book(&header, BookAction::Snapshot, levels.into_iter(), out);
         true
     }

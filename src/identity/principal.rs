@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::contract::Contract;
 use super::private::{PRIVATE_FOLDER, owner_folder};
 use super::rights::{Extent, Grant, Rights, Terms};
-use tickcast_protocol::{Channel, ConflationInterval, check_symbol};
+use tickcast_protocol::{Channel, check_symbol};
 
 /// What a client has authenticated itself with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +60,20 @@ impl Principal {
     /// What it may see of a channel of all symbols that begin with a prefix, in a market of this delay.
     pub fn extent(&self, prefix: &str, channel: Channel, delay_s: u32) -> Extent {
         if self.owns(prefix) && !self.rights.denies(prefix, true, channel) {
-            return Extent::Some { interval: ConflationInterval::IMMEDIATE, is_whole: true };
+            return Extent::WHOLE;
         }
         self.rights.extent(prefix, channel, delay_s)
     }
 
     /// True if it is served this channel of a symbol, in a market of this delay.
     pub fn may_see(&self, symbol: &str, channel: Channel, delay_s: u32) -> bool {
-        self.grant(symbol, channel, delay_s).served(channel).is_some()
+        self.grant(symbol, channel, delay_s).served().is_some()
+    }
+
+    /// Levels of each side of a symbol's book that it is served there; `None` for all.
+    pub fn book_levels(&self, symbol: &str, delay_s: u32) -> Option<usize> {
+        let terms = self.grant(symbol, Channel::Book, delay_s).served()?;
+        terms.depth.levels().map(|levels| levels as usize)
     }
 
     /// True if a text is below the private folder of this user. A user whose name could be mistaken for a part of a path
@@ -138,9 +144,6 @@ mod tests {
     fn open_server_shows_everything_to_all() {
         let open = Principal::open();
         assert!(open.may_see("user/a/x", Channel::Quote, 0) && open.may_see("BTC-USD", Channel::Book, 0));
-        assert_eq!(
-            open.extent("", Channel::Quote, 0),
-            Extent::Some { interval: ConflationInterval::IMMEDIATE, is_whole: true }
-        );
+        assert_eq!(open.extent("", Channel::Quote, 0), Extent::WHOLE);
     }
 }

@@ -10,7 +10,7 @@
 use std::cmp::Reverse;
 
 use tickcast_protocol::control::{ChannelSet, Pattern};
-use tickcast_protocol::{Channel, ConflationInterval};
+use tickcast_protocol::{Channel, ConflationInterval, record};
 
 use super::private::owner_folder;
 
@@ -30,6 +30,12 @@ pub struct Terms {
 pub struct Depth(Reverse<u32>);
 
 impl Depth {
+    /// The greatest number of levels of each side that a right can limit a book to: both sides then fit into a record.
+    pub const LEVELS_MAX: u32 = record::BOOK_LEVELS_MAX as u32 / 2;
+
+    /// All levels.
+    pub const ALL: Self = Self(Reverse(u32::MAX));
+
     /// So many levels of each side.
     pub fn of(levels: u32) -> Self {
         Self(Reverse(levels))
@@ -43,7 +49,7 @@ impl Depth {
 
 impl Default for Depth {
     fn default() -> Self {
-        Self::of(u32::MAX)
+        Self::ALL
     }
 }
 
@@ -77,6 +83,10 @@ impl Rule {
         Self { terms: self.terms.map(limit), ..self.clone() }
     }
 
+    fn limits_depth(&self) -> bool {
+        self.is_for(Channel::Book) && self.terms.is_some_and(|terms| terms.depth != Depth::ALL)
+    }
+
     fn is_for(&self, channel: Channel) -> bool {
         self.channels & bit(channel) != 0
     }
@@ -97,12 +107,11 @@ pub enum Grant {
 }
 
 impl Grant {
-    /// The terms on which a client is served, if it is. Books of a limited depth are not served yet: a right to these
-    /// alone gives nothing.
-    pub fn served(self, channel: Channel) -> Option<Terms> {
+    /// The terms on which a client is served, if it is.
+    pub fn served(self) -> Option<Terms> {
         match self {
-            Self::Live(terms) if channel != Channel::Book || terms.depth.levels().is_none() => Some(terms),
-            Self::Denied | Self::Delayed(_) | Self::Live(_) => None,
+            Self::Live(terms) => Some(terms),
+            Self::Denied | Self::Delayed(_) => None,
         }
     }
 }
@@ -114,8 +123,13 @@ pub enum Extent {
     Nothing,
     /// Data that is older than that of the market, of some of them, and no other.
     Delayed,
-    /// All, or some of them. No symbol's shortest interval is longer than this.
-    Some { interval: ConflationInterval, is_whole: bool },
+    /// All, or some of them. No symbol's shortest interval is longer than this, and no symbol's book has fewer levels.
+    Some { interval: ConflationInterval, depth: Depth, is_whole: bool },
+}
+
+impl Extent {
+    /// All symbols, on the best terms.
+    pub const WHOLE: Self = Self::Some { interval: ConflationInterval::IMMEDIATE, depth: Depth::ALL, is_whole: true };
 }
 
 /// The rules of a client. Equal rules are equal values.
@@ -127,6 +141,8 @@ pub struct Rights {
     rules: Box<[Rule]>,
     /// Lengths of the prefixes among them, ascending.
     lengths: Box<[usize]>,
+    /// A rule allows books of a limited depth.
+    limits_depth: bool,
 }
 
 impl Rights {
@@ -150,12 +166,18 @@ impl Rights {
         let mut lengths: Vec<usize> = rules.iter().filter(|rule| rule.is_prefix).map(|rule| rule.text.len()).collect();
         lengths.sort_unstable();
         lengths.dedup();
-        Self { is_open: false, rules: rules.into(), lengths: lengths.into() }
+        let limits_depth = rules.iter().any(Rule::limits_depth);
+        Self { is_open: false, rules: rules.into(), lengths: lengths.into(), limits_depth }
     }
 
     /// True if everything is allowed.
     pub fn is_open(&self) -> bool {
         self.is_open
+    }
+
+    /// True if the books of some symbols may be limited in depth.
+    pub fn limits_depth(&self) -> bool {
+        self.limits_depth
     }
 
     /// What the rules come to for a channel of a symbol, in a market whose data has this age. Private symbols are not a
@@ -170,8 +192,16 @@ impl Rights {
 
     /// The channels of a symbol that a client with these rights is served in a market of this delay.
     pub fn served_channels(&self, symbol: &str, delay_s: u32) -> ChannelSet {
-        let is_served = |channel: &Channel| self.grant(symbol, *channel, delay_s).served(*channel).is_some();
+        let is_served = |channel: &Channel| self.grant(symbol, *channel, delay_s).served().is_some();
         Channel::ALL.into_iter().filter(is_served).collect()
+    }
+
+    /// The depth of a symbol's book that a client with these rights is served there.
+    pub fn book_depth(&self, symbol: &str, delay_s: u32) -> Depth {
+        if !self.limits_depth {
+            return Depth::ALL;
+        }
+        self.grant(symbol, Channel::Book, delay_s).served().map_or(Depth::ALL, |terms| terms.depth)
     }
 
     /// True if a rule denies a channel of a symbol, whatever others allow; for a prefix, of all that begin with it.
@@ -182,7 +212,7 @@ impl Rights {
     /// What the rules come to for all symbols that begin with a prefix, in a market of this delay.
     pub fn extent(&self, prefix: &str, channel: Channel, delay_s: u32) -> Extent {
         if self.is_open {
-            return Extent::Some { interval: ConflationInterval::IMMEDIATE, is_whole: true };
+            return Extent::WHOLE;
         }
         if owner_folder(prefix).is_some() || self.denies(prefix, true, channel) {
             return Extent::Nothing;
@@ -191,19 +221,26 @@ impl Rights {
         let has_exceptions = narrower.clone().any(|rule| rule.terms.is_none());
         let of_channel = |rule: &&Rule| rule.is_for(channel);
         let wide = grant_of(self.covering(prefix, true).filter(of_channel), delay_s);
-        if let Some(Terms { interval, .. }) = wide.served(channel) {
-            return Extent::Some { interval, is_whole: !has_exceptions };
-        }
         // Those that some rules allow: each by the best rule for all that it covers.
         let parts = narrower.filter(|rule| rule.terms.is_some());
-        let grants = parts.map(|rule| grant_of(self.covering(&rule.text, rule.is_prefix).filter(of_channel), delay_s));
-        let (mut longest, mut has_delayed) = (None, matches!(wide, Grant::Delayed(_)));
-        for grant in grants {
-            longest = longest.max(grant.served(channel).map(|terms| terms.interval));
+        let mut grants =
+            parts.map(|rule| grant_of(self.covering(&rule.text, rule.is_prefix).filter(of_channel), delay_s));
+        if let Some(Terms { interval, depth, .. }) = wide.served() {
+            // A narrower rule may be better by its interval, and give fewer levels.
+            let shallower = grants.filter_map(|grant| grant.served().map(|terms| terms.depth));
+            let depth = if self.limits_depth { shallower.fold(depth, Depth::max) } else { depth };
+            return Extent::Some { interval, depth, is_whole: !has_exceptions };
+        }
+        let (mut worst, mut has_delayed) = (None, matches!(wide, Grant::Delayed(_)));
+        for grant in &mut grants {
+            if let Some(Terms { interval, depth, .. }) = grant.served() {
+                let (longest, shallowest) = worst.unwrap_or_default();
+                worst = Some((interval.max(longest), depth.max(shallowest)));
+            }
             has_delayed |= matches!(grant, Grant::Delayed(_));
         }
-        match longest {
-            Some(interval) => Extent::Some { interval, is_whole: false },
+        match worst {
+            Some((interval, depth)) => Extent::Some { interval, depth, is_whole: false },
             None if has_delayed => Extent::Delayed,
             None => Extent::Nothing,
         }

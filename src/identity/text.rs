@@ -176,10 +176,11 @@ fn interval(ms: u64) -> Result<ConflationInterval, String> {
 fn depth(one: Option<u32>, other: Option<u32>) -> Result<Depth, String> {
     let given = [one, other].into_iter().flatten().min();
     given.map_or(Ok(Depth::default()), |levels| {
-        if levels == 0 {
-            Err("book_depth: 0 is out of range: expected 1 or more".to_owned())
-        } else {
+        if (1..=Depth::LEVELS_MAX).contains(&levels) {
             Ok(Depth::of(levels))
+        } else {
+            let most = Depth::LEVELS_MAX;
+            Err(format!("book_depth: {levels} is out of range: expected 1 to {most}, or none for whole books"))
         }
     })
 }
@@ -255,6 +256,7 @@ mod tests {
             (r#"{"allow":[{"symbols":["A"],"channels":["quotes"]}]}"#, "unknown channel \"quotes\""),
             (r#"{"allow":[{"symbols":["A"],"conflate_ms":1001}]}"#, "expected 0 to 1000"),
             (r#"{"allow":[{"symbols":["A"],"book_depth":0}]}"#, "book_depth: 0 is out of range"),
+            (r#"{"book_depth":99999,"allow":[{"symbols":["A"]}]}"#, "book_depth: 99999 is out of range: expected 1 to"),
             (r#"{"allow":[{"symbols":["A"],"delay_s":9000000}]}"#, "delay_s: 9000000 is out of range"),
             (r#"{"allow":[{"symbols":["user/a/*"]}]}"#, "is private"),
             (r#"{"deny":[{"symbols":["A"],"delay_s":1}]}"#, "unknown field `delay_s`"),

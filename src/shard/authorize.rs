@@ -7,7 +7,7 @@
 //! Only this module makes a [`Permit`], and items are made from nothing else, so every request passes here.
 
 use super::subscription_index::{Key, Target};
-use crate::identity::{Extent, Grant, Principal};
+use crate::identity::{Depth, Extent, Grant, Principal, Terms};
 use tickcast_protocol::control::{ChannelSet, Pattern};
 use tickcast_protocol::{Channel, ConflationInterval};
 
@@ -16,7 +16,9 @@ use tickcast_protocol::{Channel, ConflationInterval};
 pub(super) struct Permit {
     channels: ChannelSet,
     intervals: [ConflationInterval; Channel::COUNT],
-    /// It gets less than it has asked for: fewer channels, or fewer symbols of a pattern.
+    /// Levels of each side that the shallowest of its books has at least; `None`: all.
+    pub(super) book_depth: Option<u32>,
+    /// It gets less than it has asked for: fewer channels or levels, or fewer symbols of a pattern.
     pub(super) is_limited: bool,
     /// What it does not get is there for it as data that is older than that of this shard.
     pub(super) is_delayed: bool,
@@ -51,6 +53,7 @@ pub(super) fn permit(
     let mut permit = Permit {
         channels: ChannelSet::default(),
         intervals: [interval; Channel::COUNT],
+        book_depth: None,
         is_limited: false,
         is_delayed: false,
     };
@@ -64,10 +67,11 @@ pub(super) fn permit(
                 permit.is_limited = true;
                 permit.is_delayed |= is_delayed;
             }
-            Allowed::Some { shortest, is_whole } => {
+            Allowed::Some { shortest, depth, is_whole } => {
                 permit.channels.insert(channel);
                 permit.intervals[channel as usize] = interval.max(shortest);
-                permit.is_limited |= !is_whole;
+                permit.book_depth = depth.levels().filter(|_| channel == Channel::Book).or(permit.book_depth);
+                permit.is_limited |= !is_whole || permit.book_depth.is_some();
             }
         }
     }
@@ -92,20 +96,20 @@ pub(super) fn keeps(
 /// What the rights of a client come to for a name or a pattern.
 enum Allowed {
     Nothing { is_delayed: bool },
-    Some { shortest: ConflationInterval, is_whole: bool },
+    Some { shortest: ConflationInterval, depth: Depth, is_whole: bool },
 }
 
 fn allowed(principal: &Principal, symbol: &Pattern, channel: Channel, delay_s: u32) -> Allowed {
     match symbol {
         Pattern::Exact(name) => {
             let grant = principal.grant(name, channel, delay_s);
-            match grant.served(channel) {
-                Some(terms) => Allowed::Some { shortest: terms.interval, is_whole: true },
+            match grant.served() {
+                Some(Terms { interval, depth, .. }) => Allowed::Some { shortest: interval, depth, is_whole: true },
                 None => Allowed::Nothing { is_delayed: matches!(grant, Grant::Delayed(_)) },
             }
         }
         Pattern::Prefix(prefix) => match principal.extent(prefix, channel, delay_s) {
-            Extent::Some { interval, is_whole } => Allowed::Some { shortest: interval, is_whole },
+            Extent::Some { interval, depth, is_whole } => Allowed::Some { shortest: interval, depth, is_whole },
             extent => Allowed::Nothing { is_delayed: extent == Extent::Delayed },
         },
     }

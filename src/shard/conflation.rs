@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 
 use tickcast_protocol::record::{Channel, Level};
-use tickcast_protocol::{Book, BookAction, BookSide, ConflationInterval};
+use tickcast_protocol::{BookAction, BookSide, ConflationInterval};
 
 /// Changed levels of one book that are kept before the whole book is sent instead.
 const LEVELS_MAX: usize = 4096;
@@ -70,7 +70,7 @@ pub(super) struct ChangedLevels {
 }
 
 impl ChangedLevels {
-    fn note(&mut self, action: BookAction, levels: impl Iterator<Item = Level>) {
+    pub(super) fn note(&mut self, action: BookAction, levels: impl Iterator<Item = Level>) {
         self.is_whole |= action == BookAction::Snapshot;
         if !self.is_whole {
             self.levels.extend(levels.filter(|level| level.side.is_known()).map(|level| (level.side, level.px)));
@@ -82,14 +82,19 @@ impl ChangedLevels {
         }
     }
 
+    /// True if nothing has changed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.levels.is_empty() && !self.is_whole
+    }
+
     /// The present sizes of the changed levels, each once; `None` if the whole book has to be sent.
-    pub(super) fn present(mut self, book: &Book) -> Option<Vec<Level>> {
+    pub(super) fn present(mut self, size: impl Fn(BookSide, i64) -> i64) -> Option<Vec<Level>> {
         if self.is_whole {
             return None;
         }
         self.levels.sort_unstable();
         self.levels.dedup();
-        let level = |(side, px): (BookSide, i64)| Level { px, sz: book.size(side, px), side };
+        let level = |(side, px): (BookSide, i64)| Level { px, sz: size(side, px), side };
         Some(self.levels.into_iter().map(level).collect())
     }
 }
@@ -361,27 +366,28 @@ mod tests {
         let levels = take_all(&mut conflator, interval(10), 1).remove(0).levels.expect("of a book");
         conflator.note(interval(10), 1, Channel::Book, false);
         let again = take_all(&mut conflator, interval(10), 2).remove(0).levels.expect("of a book");
-        assert_eq!(again.present(&Book::default()), Some(vec![]), "they were taken");
+        assert_eq!(again.present(|_, _| 0), Some(vec![]), "they were taken");
         levels
     }
 
     #[test]
     fn changed_levels_come_once_each_with_their_present_size() {
-        let mut book = Book::default();
+        let mut book = tickcast_protocol::Book::default();
         for px in [5..8, 6..9] {
             book.apply(BookAction::Delta, levels(px));
         }
         book.set(BookSide::Bid, 6, 0);
         book.set(BookSide::Bid, 7, 44);
-        let present =
-            taken_levels(&[(BookAction::Delta, 5..8), (BookAction::Delta, 6..9)]).present(&book).expect("not whole");
+        let present = taken_levels(&[(BookAction::Delta, 5..8), (BookAction::Delta, 6..9)])
+            .present(|side, px| book.size(side, px))
+            .expect("not whole");
         let present: Vec<(i64, i64)> = present.iter().map(|level| (level.px, level.sz)).collect();
         assert_eq!(present, [(5, 1), (6, 0), (7, 44), (8, 1)]);
     }
 
     #[test]
     fn book_is_sent_whole_after_a_snapshot_or_too_many_levels() {
-        let is_whole = |records: &[_]| taken_levels(records).present(&Book::default()).is_none();
+        let is_whole = |records: &[_]| taken_levels(records).present(|_, _| 0).is_none();
         let most = LEVELS_MAX as i64;
         assert!(is_whole(&[(BookAction::Delta, 0..3), (BookAction::Snapshot, 0..3), (BookAction::Delta, 0..3)]));
         assert!(!is_whole(&[(BookAction::Delta, 0..most)]));

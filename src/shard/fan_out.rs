@@ -9,6 +9,7 @@ use foldhash::fast::RandomState;
 
 use super::audiences::Audiences;
 use super::conflation::{Conflator, QuoteOrder};
+use super::depth_views::DepthViews;
 use super::encoding::Encoder;
 use super::sent_history::SentHistories;
 use super::settings::Settings;
@@ -28,6 +29,7 @@ pub(super) struct FanOut {
     pub(super) index: SubscriptionIndex,
     pub(super) audiences: Audiences,
     pub(super) conflator: Conflator,
+    pub(super) depth_views: DepthViews,
     pub(super) encoder: Encoder,
     pub(super) records: TickRecords,
     pub(super) join_marks: JoinMarks,
@@ -49,6 +51,7 @@ impl FanOut {
             index,
             audiences: Audiences::default(),
             conflator: Conflator::default(),
+            depth_views: DepthViews::default(),
             encoder: Encoder::new(settings.compression.unwrap_or(1)),
             records: TickRecords::default(),
             join_marks: JoinMarks::default(),

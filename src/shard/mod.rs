@@ -48,6 +48,7 @@ mod completions;
 mod conflation;
 mod connections;
 mod credentials;
+mod depth_views;
 mod drain;
 mod encoding;
 mod fan_out;

@@ -76,6 +76,8 @@ pub(super) struct Outcome {
     pub(super) report: Report,
     /// The interval granted.
     pub(super) interval: ConflationInterval,
+    /// Levels of the shallowest book, if any is limited.
+    pub(super) book_depth: Option<u32>,
     /// Of an auth.
     pub(super) identity: Option<NewIdentity>,
 }

@@ -5,6 +5,7 @@
 //! the interval's boundary in [`Dispatch::dispatch_due`].
 
 use super::conflation::{PendingValue, QuoteOrder};
+use super::depth_views::{BookChange, Immediate, Outcome};
 use super::fan_out::FanOut;
 use super::history::History;
 use super::market_view::MarketView;
@@ -14,7 +15,7 @@ use crate::last_value::{Applied, is_rescaled};
 use crate::ring;
 use crate::stats::{Counter, ShardCounters};
 use tickcast_protocol::record::{self, Channel, Gap, Level, RecordHeader, RecordKind, flags};
-use tickcast_protocol::{BookAction, ConflationInterval, FeedState, GapReason, Instrument};
+use tickcast_protocol::{BookAction, ConflationInterval, FeedState, GapReason, Instrument, Sequence};
 
 /// Bytes of conflated values that are dispatched in one tick.
 const DUE_BYTES: usize = 64 * 1024;
@@ -137,6 +138,7 @@ impl Dispatch<'_> {
             self.history.raise_log_floor(record.origin.ring_end);
             self.history.raise_replay_floor(record.origin.ring_end);
             self.fan_out.conflator.forget_levels(instrument.id);
+            self.fan_out.depth_views.forget(instrument.id);
         }
         let FanOut { index, audiences, records, .. } = &mut *self.fan_out;
         index.refresh(instrument.id);
@@ -166,7 +168,7 @@ impl Dispatch<'_> {
     /// The state of the feed (instrument 0) or of an instrument goes to all audiences that want any of its channels.
     fn dispatch_status(&mut self, record: &Incoming) {
         let Incoming { header, span, origin } = record;
-        let FanOut { index, audiences, records, .. } = &mut *self.fan_out;
+        let FanOut { index, audiences, records, depth_views, .. } = &mut *self.fan_out;
         let state = record::read_status(records.bytes(*span));
         // Defined and released while the shard was overrun.
         if state == Some(FeedState::Released) && header.instrument as usize == self.market.directory.len() + 1 {
@@ -179,6 +181,7 @@ impl Dispatch<'_> {
         }
         if state == Some(FeedState::Released) && self.market.directory.release(header.instrument).is_some() {
             self.market.values.release(header.instrument);
+            depth_views.forget(header.instrument);
             index.release_instrument(header.instrument);
         }
         // In the ring, SNAPSHOT marks a resynchronisation; to clients the record is live.
@@ -206,6 +209,7 @@ impl Dispatch<'_> {
         let values = &mut self.market.values;
         let had_book =
             channel == Channel::Book && values.row(header.instrument).is_some_and(|row| row.book().is_some());
+        let before = values.sequence(header.instrument, channel);
         let applied = values.apply(header, channel, records.bytes(span), origin.ring_end);
         if channel.is_log() {
             let first = match applied {
@@ -230,6 +234,9 @@ impl Dispatch<'_> {
             }
             Applied::AfterGap { .. } => record::patch_flags(records.bytes_mut(span), header.flags | flags::CONFLATED),
         }
+        if channel == Channel::Book && !self.fan_out.depth_views.is_empty() {
+            self.follow_book(record, before);
+        }
         self.mark_record(record, channel);
         if !channel.is_log() {
             self.note_conflated(record, channel, matches!(applied, Applied::AfterGap { .. }));
@@ -245,11 +252,68 @@ impl Dispatch<'_> {
         }
         let FanOut { index, audiences, records, .. } = &mut *self.fan_out;
         let number = records.add(record.span, record.origin);
+        if channel == Channel::Book && index.limit_depth() {
+            return self.mark_book(record, number);
+        }
         // Log records are never conflated, whatever interval their items have.
         let intervals = if channel.is_log() { ConflationInterval::COUNT } else { 1 };
         for interval in (0..intervals).map(ConflationInterval::from_index).filter(|interval| index.uses(*interval)) {
             index.each_watcher(instrument, channel, interval, |audience| audiences.mark(audience, number));
         }
+    }
+
+    /// Has the views of a book follow a change of it.
+    fn follow_book(&mut self, record: &Incoming, before: Sequence) {
+        let FanOut { records, depth_views, .. } = &mut *self.fan_out;
+        let (bytes, RecordHeader { instrument, sequence, .. }) = (records.bytes(record.span), record.header);
+        let state = self.market.values.row(instrument).and_then(|row| row.book());
+        if let (Some((action, _)), Some(state)) = (record::read_book(bytes), state) {
+            depth_views.follow(instrument, &BookChange { before, sequence, action, record: bytes, state });
+        }
+    }
+
+    /// Marks a change of a book where rights limit the depth: `number` is the whole of it.
+    fn mark_book(&mut self, record: &Incoming, number: u32) {
+        let FanOut { index, audiences, .. } = &mut *self.fan_out;
+        let (instrument, mut limited) = (record.header.instrument, Vec::new());
+        index.each_watcher(instrument, Channel::Book, ConflationInterval::IMMEDIATE, |audience| {
+            match index.book_levels(audience, instrument) {
+                None => audiences.mark(audience, number),
+                Some(depth) => limited.push((depth, audience)),
+            }
+        });
+        limited.sort_unstable();
+        for same in limited.chunk_by(|one, other| one.0 == other.0) {
+            if let Some(number) = self.make_newest(record, same[0].0) {
+                same.iter().for_each(|(_, audience)| self.fan_out.audiences.mark(*audience, number));
+            }
+        }
+    }
+
+    /// Makes a record of what clients with a limited depth see of a change of a book, if they see anything of it.
+    fn make_newest(&mut self, record: &Incoming, depth: usize) -> Option<u32> {
+        let RecordHeader { instrument, sequence, .. } = record.header;
+        let state = self.market.values.row(instrument)?.book()?;
+        let FanOut { records, depth_views, .. } = &mut *self.fan_out;
+        let record_flags = RecordHeader::read(records.bytes(record.span))?.flags;
+        let newest = depth_views.take_newest(instrument, depth, (sequence, state), record_flags)?;
+        let Immediate { outcome: Outcome { action, levels }, is_merged } = newest;
+        let header = record.header.with_flags(record_flags | if is_merged { flags::CONFLATED } else { 0 });
+        Some(records.make(record.origin, |out| record::encode_book(&header, action, levels.into_iter(), out)))
+    }
+
+    /// The same of the changes since the last boundary of an interval.
+    fn make_gathered(&mut self, interval: ConflationInterval, instrument: u32, depth: usize) -> Option<u32> {
+        let row = self.market.values.row(instrument)?;
+        let state = row.book()?;
+        let FanOut { records, depth_views, .. } = &mut *self.fan_out;
+        let sequence = row.sequence(Channel::Book);
+        let outcome = depth_views.take_gathered(instrument, depth, (sequence, state), interval)?;
+        let Outcome { action, levels } = outcome;
+        let origin = Origin { position: self.market.last_position, ring_end: row.origin(Channel::Book) };
+        let header = row.book_header(state, instrument, flags::CONFLATED);
+        self.counters.add(Counter::Conflated, 1);
+        Some(records.make(origin, |out| record::encode_book(&header, action, levels.into_iter(), out)))
     }
 
     /// Changes of a book were lost to an overrun. Until the resynchronisation, its audiences have a wrong book, or, where
@@ -328,16 +392,26 @@ impl Dispatch<'_> {
         let PendingValue { instrument, channel, pending, levels } = value;
         self.fan_out.index.refresh(instrument);
         let index = &self.fan_out.index;
-        let mut watchers = Vec::new();
+        let limits_depth = channel == Channel::Book && index.limit_depth();
+        let (mut watchers, mut limited) = (Vec::new(), Vec::new());
         index.each_watcher(instrument, channel, interval, |audience| {
+            if limits_depth && let Some(depth) = index.book_levels(audience, instrument) {
+                return limited.push((depth, audience));
+            }
             let is_before_trade = !pending.is_even() && index.wants(audience, instrument, Channel::Trade).is_some();
             let count = pending.count(if is_before_trade { QuoteOrder::BeforeTrade } else { QuoteOrder::Free });
             if count > 0 {
                 watchers.push((audience, count > 1));
             }
         });
+        limited.sort_unstable();
+        for same in limited.chunk_by(|one, other| one.0 == other.0) {
+            if let Some(number) = self.make_gathered(interval, instrument, same[0].0) {
+                same.iter().for_each(|(_, audience)| self.fan_out.audiences.mark(*audience, number));
+            }
+        }
         let book = self.market.values.row(instrument).and_then(|row| row.book());
-        let levels = levels.zip(book).and_then(|(levels, book)| levels.present(&book.levels));
+        let levels = levels.zip(book).and_then(|(levels, book)| levels.present(|side, px| book.levels.size(side, px)));
         // By whether it stands for several values.
         let mut made: [Option<Option<u32>>; 2] = [None, None];
         for (audience, is_merged) in watchers {

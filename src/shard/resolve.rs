@@ -116,6 +116,11 @@ impl Resolved {
         self.granted.iter().filter_map(|(_, permit)| permit.interval()).max()
     }
 
+    /// The depth of the shallowest book, if any is limited.
+    pub(super) fn book_depth(&self) -> Option<u32> {
+        self.granted.iter().filter_map(|(_, permit)| permit.book_depth).min()
+    }
+
     /// True if a pattern is among the targets: they are the last.
     pub(super) fn has_prefixes(&self) -> bool {
         matches!(self.granted.last(), Some((Target::Prefix(_), _)))

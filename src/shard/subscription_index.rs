@@ -288,6 +288,22 @@ impl SubscriptionIndex {
         self.audiences[audience as usize].interest.profile.rights == RightsId::OPEN
     }
 
+    /// True if the rights of any audience limit the depth of books.
+    pub fn limit_depth(&self) -> bool {
+        self.rights.limit_depth()
+    }
+
+    /// True if the rights of an audience do.
+    pub fn limits_depth(&self, audience: AudienceId) -> bool {
+        self.rights.limits_depth(self.audiences[audience as usize].interest.profile.rights)
+    }
+
+    /// Levels of each side of an instrument's book that an audience is sent; `None` for all.
+    pub fn book_levels(&self, audience: AudienceId, instrument: u32) -> Option<usize> {
+        let rights = self.audiences[audience as usize].interest.profile.rights;
+        self.rights.book_levels(rights, &self.instruments, instrument)
+    }
+
     /// How an audience's packets are encoded.
     pub fn encoding(&self, audience: AudienceId) -> Encoding {
         self.audiences[audience as usize].interest.profile.encoding

@@ -26,8 +26,8 @@ const DEFINITION: u8 = 16;
 pub(crate) struct Quotes {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) server: Server,
-    publisher: Publisher,
-    ids: Vec<u32>,
+    pub(crate) publisher: Publisher,
+    pub(crate) ids: Vec<u32>,
 }
 
 pub(crate) fn now_s() -> u64 {
@@ -153,7 +153,7 @@ pub(crate) fn reply_of(client: &mut Client, kind: &str) -> Value {
 }
 
 /// Records up to the trade of BTC-USD at `px`.
-fn until_trade(client: &mut Client, id: u32, px: i64) -> Vec<Record> {
+pub(crate) fn until_trade(client: &mut Client, id: u32, px: i64) -> Vec<Record> {
     let mut records = Vec::new();
     loop {
         let Received::Packet(packet) = client.receive() else { continue };
@@ -384,8 +384,7 @@ fn anonymous_clients_have_rights_of_their_own() {
 fn delayed_rights_give_nothing_and_the_client_is_told() {
     let quotes = Quotes::start("", &[]);
     let rights = json!({"allow": [
-        {"symbols": ["*"], "delay_s": 900}, {"symbols": ["BTC-USD"], "channels": ["quote"]},
-        {"symbols": ["BTC-EUR"], "channels": ["book"], "book_depth": 5}
+        {"symbols": ["*"], "delay_s": 900}, {"symbols": ["BTC-USD"], "channels": ["quote"]}
     ]});
     let (mut client, _) = quotes.stream(&token("u1", rights));
     let reply = subscribe(&mut client, &["XAU-*", "BTC-USD", "BTC-EUR"]);

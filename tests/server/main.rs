@@ -8,6 +8,7 @@ mod bars;
 mod check;
 mod compression;
 mod delayed;
+mod depths;
 mod echo;
 mod faults;
 mod feed_losses;

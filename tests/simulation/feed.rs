@@ -33,6 +33,13 @@ pub fn apply(levels: &mut Levels, record: &[u8]) {
     }
 }
 
+/// The best levels of each side, so many of each.
+pub fn best(levels: &Levels, depth: Option<usize>) -> Levels {
+    let depth = depth.unwrap_or(usize::MAX);
+    let of = |side: BookSide| levels.iter().filter(move |((of, _), _)| *of == side).map(|(key, sz)| (*key, *sz));
+    of(BookSide::Ask).take(depth).chain(of(BookSide::Bid).collect::<Vec<_>>().into_iter().rev().take(depth)).collect()
+}
+
 /// One value that the sequencer has numbered.
 pub struct Value {
     pub position: u64,

@@ -1,6 +1,7 @@
 //! The checks of one client's stream, record by record.
 
 mod bytes;
+mod rest;
 mod rights;
 mod tokens;
 
@@ -15,7 +16,7 @@ use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{self, Gap, RecordHeader, flags};
 use tickcast_protocol::{Channel, ConflationInterval, FeedState, GapReason, Instrument, RecordKind};
 
-use self::bytes::check_bytes;
+use self::bytes::{Way, check_bytes};
 use crate::Seen;
 use crate::feed::{History, Levels, Value};
 use crate::rights::Entitled;
@@ -69,6 +70,8 @@ pub struct Had {
     last: Option<u64>,
     book: Option<Levels>,
     interval: Option<ConflationInterval>,
+    /// What it could see then.
+    entitled: Rc<Entitled>,
 }
 
 /// What the client has been sent of a channel of an instrument.
@@ -166,7 +169,7 @@ impl Oracle {
                 assert!(epoch == 1 && !self.welcomed, "one welcome");
                 self.welcomed = true;
             }
-            Reply::Subscribed { id, conflate_ms, denied, .. } => {
+            Reply::Subscribed { id, conflate_ms, book_depth, denied, .. } => {
                 let Some(Ask::Subscribe { channels, symbols, interval, snapshot, resume: None }) =
                     self.asked.remove(&id)
                 else {
@@ -174,10 +177,12 @@ impl Oracle {
                 };
                 assert_eq!(conflate_ms, interval.interval_ms());
                 self.check_denied(channels, &symbols, &denied);
+                self.check_depth(&symbols, channels, book_depth, truth);
                 self.subscribed(channels, &symbols, interval, snapshot, truth);
             }
-            Reply::Resumed { id, how, from, conflate_ms, denied, .. } => {
+            Reply::Resumed { id, how, from, conflate_ms, book_depth, denied, .. } => {
                 if let Some(Ask::Subscribe { channels, symbols, .. }) = self.asked.get(&id) {
+                    self.check_depth(symbols, *channels, book_depth, truth);
                     self.check_denied(*channels, symbols, &denied);
                 }
                 self.resumed(id, &how, (from.get(), conflate_ms), truth);
@@ -282,7 +287,7 @@ impl Oracle {
         for key in new {
             let until = truth.history.count_until(key.0, key.1, resume.position);
             let symbol = &truth.history.instruments[key.0 as usize - 1].symbol;
-            let interval = self.interval(symbol, key.1);
+            let (interval, depth) = (self.interval(symbol, key.1), self.depth(symbol, key.1));
             let had = resume.had.as_ref().and_then(|had| had.get(key));
             let track = self.tracks.get_mut(key).expect("just made");
             track.snapshot = false;
@@ -294,6 +299,14 @@ impl Oracle {
                 let same = had.filter(|had| had.interval == interval);
                 track.resumed = Some(same.and_then(|had| had.last).unwrap_or(until).min(until));
                 track.book = had.filter(|had| had.last == Some(until)).and_then(|had| had.book.clone());
+                if had.is_some_and(|had| had.entitled.depth(symbol) != depth) {
+                    // A replay continues the book of another depth. Clients are told the depth, and drop it.
+                    track.book = None;
+                }
+                if depth.is_some() {
+                    // It is not replayed, and comes whole, whatever the client had.
+                    (track.book, track.snapshot, track.resumed) = (None, true, Some(0));
+                }
             }
         }
     }
@@ -439,6 +452,8 @@ impl Oracle {
         let symbol = &truth.history.instruments[id as usize - 1].symbol;
         let interval = self.interval(symbol, channel);
         let interval = interval.unwrap_or_else(|| panic!("no subscription for {channel:?} of {symbol}"));
+        let depth = self.depth(symbol, channel);
+        self.seen.limited += u64::from(depth.is_some());
         let snapshot = header.flags & flags::SNAPSHOT != 0;
         let conflated = header.flags & flags::CONFLATED != 0;
         let values = truth.history.of(id, channel);
@@ -455,6 +470,7 @@ impl Oracle {
             self.quote_came_first(id, value.position, truth);
         }
         let track = &self.tracks[&(id, channel)];
+        let ends_replays = channel == Channel::Book && self.entitled.limits_depth();
         match track.last {
             // The last one that there is; records after it may be known to be lost, by the feed or by an overrun.
             Some(last) if snapshot && channel.is_log() => {
@@ -467,7 +483,8 @@ impl Oracle {
             Some(last) if snapshot => assert!(sequence >= last, "{} after {last}", about()),
             Some(last) if channel.is_log() || !conflated => assert_eq!(sequence, last + 1, "{}", about()),
             // A value that was pending as the client resumed may come twice; the sequence shows the repetition.
-            Some(last) if track.resumed.is_some() && self.was_not_member(packet) => {
+            // So may a book, with whose present state a replay ends where rights limit the depth.
+            Some(last) if (track.resumed.is_some() || ends_replays) && self.was_not_member(packet) => {
                 assert!(sequence >= last, "{}", about())
             }
             Some(last) => assert!(sequence > last, "{} after {last}", about()),
@@ -478,6 +495,7 @@ impl Oracle {
             assert!(!channel.is_log(), "{}", about());
             let excused =
                 interval != ConflationInterval::IMMEDIATE || self.was_not_member(packet) || !truth.overruns.is_empty();
+            let excused = excused || depth.is_some();
             assert!(excused, "conflated for a member that wants every value: {}", about());
             self.seen.conflated += 1;
         }
@@ -493,7 +511,7 @@ impl Oracle {
         let track = self.tracks.get_mut(&(id, channel)).expect("a subscription has a track");
         track.interval = Some(interval);
         track.last = if channel.is_log() { track.last.max(Some(sequence)) } else { Some(sequence) };
-        check_bytes(track, header, bytes, (interval, self.sides_apart), value, &about);
+        check_bytes(track, header, bytes, Way { interval, sides_apart: self.sides_apart, depth }, value, &about);
     }
 
     /// True if a packet was sent while the client was not a member.
@@ -517,9 +535,11 @@ impl Oracle {
         let before = self.disturbed_ns.partition_point(|at_ns| *at_ns <= packet.ts_send);
         let out = self.disturbed_ns[..before].last().is_some_and(|at_ns| period_of(*at_ns) == period);
         let early = channel == Channel::Quote && self.tracks.contains_key(&(id, Channel::Trade));
-        let track = self.tracks.get_mut(&(id, channel)).expect("a subscription has a track");
+        let last = self.tracks.get(&(id, channel)).and_then(|track| track.last);
         self.seen.calm_values += u64::from(!out);
-        let next = track.last.and_then(|last| truth.history.of(id, channel).get(last as usize));
+        let next = last.and_then(|last| self.next_seen(id, channel, last, truth.history));
+        let next = next.and_then(|next| truth.history.of(id, channel).get(next as usize - 1));
+        let track = self.tracks.get_mut(&(id, channel)).expect("a subscription has a track");
         if let (Some(next), Some([before_ns, now_ns]), false) = (next, truth.ticks_ns, out)
             && packet.ts_send == now_ns
             // Of two ticks at the same time it is not known which has sent it.
@@ -547,30 +567,6 @@ impl Oracle {
             return;
         }
         assert!(track.last >= Some(newest as u64), "quote {newest} of {id} is missing before a trade: {track:?}");
-    }
-
-    /// At rest, everything that was subscribed to is there.
-    pub fn is_whole(&self, history: &History) {
-        assert!(!self.awaits_caught_up, "a snapshot that never ended");
-        assert!(self.replaying.is_none(), "a replay that never ended");
-        let state_of = |id: u32| self.states.get(&id).copied().unwrap_or(FeedState::Live);
-        if !self.items.is_empty() {
-            assert_eq!(state_of(0), history.state(0), "the state of the feed at rest");
-        }
-        for ((id, channel), track) in &self.tracks {
-            assert_eq!(state_of(*id), history.state(*id), "the state of {id} at rest, {channel:?} {track:?}");
-            let newest = history.newest(*id, *channel);
-            let resumed = track.resumed.is_some_and(|had| newest > had);
-            let is_kept = *channel != Channel::Raw && !history.of(*id, *channel).iter().all(Value::is_lost);
-            let expected = newest > track.upper || resumed || (track.snapshot && is_kept);
-            if expected || (track.last.is_some() && *channel != Channel::Raw) {
-                assert_eq!(track.last, Some(newest), "{channel:?} of {id} at rest: {track:?}");
-            }
-            if *channel == Channel::Book && expected && track.snapshot {
-                let book = history.of(*id, *channel).last().and_then(|value| value.book.as_deref());
-                assert_eq!(track.book.as_ref(), book, "the book of {id} at rest");
-            }
-        }
     }
 
     /// Requests that have not been answered.

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tickcast::identity::{Kind, Principal, Rights, Rule, Terms};
+use tickcast::identity::{Depth, Kind, Principal, Rights, Rule, Terms};
 use tickcast_protocol::Channel;
 use tickcast_protocol::control::{ChannelSet, Pattern};
 
@@ -18,13 +18,15 @@ pub const USERS: u32 = 4;
 pub struct Entitled {
     /// Equal for equal rules.
     pub number: usize,
-    rules: Option<Vec<OneRule>>,
+    rules: Option<Vec<Given>>,
     /// The age of the data of all shards, s.
     delay_s: u32,
 }
 
-/// What it is about, and the age of the data that it allows, s; `None`: it denies.
-type OneRule = (Pattern, ChannelSet, Option<u32>);
+/// A rule: symbols, channels, and if it allows, the age of the data, s, and levels of each side of books.
+type Given = (Pattern, ChannelSet, Option<(u32, usize)>);
+/// Levels of a book that is not limited.
+const ALL_LEVELS: usize = usize::MAX;
 
 impl Entitled {
     pub fn to_everything() -> Rc<Self> {
@@ -48,8 +50,9 @@ impl Entitled {
     /// The server's rights of the same rules.
     fn rights(&self) -> Rights {
         let Some(rules) = &self.rules else { return Rights::open() };
-        let rule = |(pattern, channels, delay_s): &OneRule| {
-            let terms = delay_s.map(|delay_s| Terms { delay_s, ..Terms::default() });
+        let depth = |levels| if levels == ALL_LEVELS { Depth::ALL } else { Depth::of(levels as u32) };
+        let rule = |(pattern, channels, allows): &Given| {
+            let terms = allows.map(|(delay_s, levels)| Terms { delay_s, depth: depth(levels), ..Terms::default() });
             Rule::new(pattern.clone(), *channels, terms)
         };
         Rights::new(rules.iter().map(rule).collect())
@@ -62,9 +65,25 @@ impl Entitled {
     /// True if a channel of a symbol may be seen.
     pub fn may(&self, symbol: &str, channel: Channel) -> bool {
         let Some(rules) = &self.rules else { return true };
-        let covers = |(pattern, channels, _): &&OneRule| channels.contains(channel) && pattern.matches(symbol);
-        let covering: Vec<_> = rules.iter().filter(covers).map(|(.., delay_s)| *delay_s).collect();
-        covering.iter().all(Option::is_some) && covering.iter().flatten().any(|delay_s| *delay_s <= self.delay_s)
+        let covers = |(pattern, channels, _): &&Given| channels.contains(channel) && pattern.matches(symbol);
+        let covering: Vec<_> = rules.iter().filter(covers).map(|(.., allows)| *allows).collect();
+        covering.iter().all(Option::is_some) && covering.iter().flatten().any(|(delay_s, _)| *delay_s <= self.delay_s)
+    }
+
+    /// Levels of each side of the book of a symbol that may be seen; `None` for all.
+    pub fn depth(&self, symbol: &str) -> Option<usize> {
+        let covers = |(pattern, channels, _): &&Given| channels.contains(Channel::Book) && pattern.matches(symbol);
+        let covering = self.rules.iter().flatten().filter(covers).filter_map(|(.., allows)| *allows);
+        let served = covering.filter(|(delay_s, _)| *delay_s <= self.delay_s).map(|(_, levels)| levels);
+        served.max().filter(|levels| *levels != ALL_LEVELS)
+    }
+
+    /// True if the books of some symbols are limited.
+    pub fn limits_depth(&self) -> bool {
+        let limits = |(_, channels, allows): &Given| {
+            channels.contains(Channel::Book) && allows.is_some_and(|(_, levels)| levels != ALL_LEVELS)
+        };
+        self.rules.iter().flatten().any(limits)
     }
 
     /// True if a subscription is kept: a name that may be seen, or a pattern of which something might be.
@@ -75,8 +94,8 @@ impl Entitled {
             (Pattern::Prefix(prefix), Some(rules)) => (prefix.as_str(), rules),
         };
         let of = |allows: bool| {
-            let is_such = move |delay_s: &Option<u32>| match delay_s {
-                Some(delay_s) => allows && *delay_s <= self.delay_s,
+            let is_such = move |of: &Option<(u32, usize)>| match of {
+                Some((delay_s, _)) => allows && *delay_s <= self.delay_s,
                 None => !allows,
             };
             rules.iter().filter(move |(_, channels, of)| is_such(of) && channels.contains(channel)).map(|(p, ..)| p)
@@ -100,7 +119,7 @@ fn covers_all(wide: &Pattern, narrow: &Pattern) -> bool {
     }
 }
 
-fn any_rule(dice: &mut Dice) -> OneRule {
+fn any_rule(dice: &mut Dice) -> Given {
     let text = match dice.below(4) {
         0 => "*".to_owned(),
         1..3 => ["A*", "A-*", "AB*", "B-*", "B*", "C*"][dice.below(6) as usize].to_owned(),
@@ -111,5 +130,6 @@ fn any_rule(dice: &mut Dice) -> OneRule {
         _ => Channel::ALL.into_iter().filter(|_| dice.chance(512)).collect(),
     };
     let delay_s = [0, 0, 300, 1800][dice.below(4) as usize];
-    (Pattern::parse(&text).expect("a pattern"), channels, dice.chance(700).then_some(delay_s))
+    let levels = if dice.chance(512) { ALL_LEVELS } else { 1 + dice.below(6) as usize };
+    (Pattern::parse(&text).expect("a pattern"), channels, dice.chance(700).then_some((delay_s, levels)))
 }

@@ -107,6 +107,13 @@ impl Book {
         self.asks.iter().map(|(px, sz)| (*px, *sz))
     }
 
+    /// The best levels of each side, at most `depth` of each, bids before asks, each best first.
+    pub fn best(&self, depth: usize) -> Vec<Level> {
+        let bid = self.bids().take(depth).map(|(px, sz)| Level { px, sz, side: BookSide::Bid });
+        let ask = self.asks().take(depth).map(|(px, sz)| Level { px, sz, side: BookSide::Ask });
+        bid.chain(ask).collect()
+    }
+
     /// The best `levels_max` levels for a snapshot record: evenly from both sides, each best first. If one side has fewer
     /// than half, the other fills up.
     pub fn levels(&self, levels_max: usize) -> Vec<Level> {
@@ -161,6 +168,15 @@ mod tests {
         let book = book_of(3, 3);
         assert_eq!(book.bids().map(|(px, _)| px).collect::<Vec<_>>(), [99, 98, 97]);
         assert_eq!(book.asks().map(|(px, _)| px).collect::<Vec<_>>(), [101, 102, 103]);
+    }
+
+    #[test]
+    fn best_levels_are_the_same_number_of_each_side_and_no_other() {
+        let best = |bids, asks, depth| book_of(bids, asks).best(depth).iter().map(|level| level.px).collect::<Vec<_>>();
+        assert_eq!(best(9, 9, 2), [99, 98, 101, 102]);
+        assert_eq!(best(1, 9, 2), [99, 101, 102]);
+        assert_eq!(best(0, 1, 2), [101]);
+        assert!(best(9, 9, 0).is_empty());
     }
 
     #[test]

@@ -59,8 +59,8 @@ pub(crate) async fn get(
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
     let symbol = percent_decode_str(symbol).decode_utf8_lossy();
-    let channels = visible(principal, &symbol, &channels_of(query)?, server.state().delay_s());
-    if channels.is_empty() {
+    let seen = visible(principal, &symbol, &channels_of(query)?, server.state().delay_s());
+    if seen.is_empty() {
         // Before it is looked up: a refusal does not tell whether it exists.
         return Err(denied(&symbol, "it"));
     }
@@ -68,12 +68,12 @@ pub(crate) async fn get(
         let shard = server.shard.borrow();
         let instrument = shard.directory().find(&symbol).ok_or_else(|| unknown_instrument(&symbol))?;
         let mut hash = new_hash();
-        hash_values(&shard, instrument.id, &channels, &mut hash);
+        hash_values(&shard, instrument.id, &seen, &mut hash);
         let tag = tag(server, &hash);
         if matches_tag(headers, &tag) {
             return Ok(tagged(Response::not_modified(), &tag));
         }
-        (tag, Values::of(&shard, instrument, &channels))
+        (tag, Values::of(&shard, instrument, &seen))
     };
     let mut text = String::new();
     push_values(server, values, &mut text).await;
@@ -166,9 +166,9 @@ impl SnapshotText {
                 let shard = server.shard.borrow();
                 // It may have been released meanwhile.
                 let Some(instrument) = shard.directory().get(id) else { continue };
-                let channels = self.view.of(&instrument.symbol);
-                hash_values(&shard, id, &channels, &mut self.hash);
-                Values::of(&shard, instrument, &channels)
+                let seen = self.view.of(&instrument.symbol);
+                hash_values(&shard, id, &seen, &mut self.hash);
+                Values::of(&shard, instrument, &seen)
             };
             if std::mem::replace(&mut self.is_begun, true) {
                 text.push(',');
@@ -268,10 +268,12 @@ async fn hashed(server: &HttpServer, wanted: &[u32], view: &View) -> Result<Stri
         {
             let shard = server.shard.borrow();
             let Some(instrument) = shard.directory().get(*id) else { continue };
-            let channels = view.of(&instrument.symbol);
-            hash_values(&shard, *id, &channels, &mut hash);
-            let book = shard.values().row(*id).and_then(|row| row.book()).filter(|_| channels.contains(&Channel::Book));
-            levels += book.map_or(0, |book| book.levels.len());
+            let seen = view.of(&instrument.symbol);
+            hash_values(&shard, *id, &seen, &mut hash);
+            let has_book = seen.channels.contains(&Channel::Book);
+            let book = shard.values().row(*id).and_then(|row| row.book()).filter(|_| has_book);
+            let of_each_side = seen.book_levels.map_or(usize::MAX, |levels| 2 * levels);
+            levels += book.map_or(0, |book| book.levels.len().min(of_each_side));
         }
         portions.pause_if_over().await;
     }
@@ -286,14 +288,28 @@ struct View {
 }
 
 impl View {
-    fn of(&self, symbol: &str) -> Vec<Channel> {
+    fn of(&self, symbol: &str) -> Seen {
         visible(&self.principal, symbol, &self.channels, self.delay_s)
     }
 }
 
-/// Those of these channels that a client may see, in a market of this delay.
-fn visible(principal: &Principal, symbol: &str, channels: &[Channel], delay_s: u32) -> Vec<Channel> {
-    channels.iter().copied().filter(|channel| principal.may_see(symbol, *channel, delay_s)).collect()
+/// What a client may see of an instrument.
+struct Seen {
+    channels: Vec<Channel>,
+    /// Of each side of its book; `None`: all.
+    book_levels: Option<usize>,
+}
+
+impl Seen {
+    fn is_empty(&self) -> bool {
+        self.channels.is_empty()
+    }
+}
+
+/// What a client may see of these channels, in a market of this delay.
+fn visible(principal: &Principal, symbol: &str, channels: &[Channel], delay_s: u32) -> Seen {
+    let channels = channels.iter().copied().filter(|channel| principal.may_see(symbol, *channel, delay_s)).collect();
+    Seen { channels, book_levels: principal.book_levels(symbol, delay_s) }
 }
 
 /// True if a pattern covers a symbol. Only one below the folder of its user covers a private symbol.
@@ -347,9 +363,9 @@ fn tagged(response: Response, tag: &str) -> Response {
     response.with("ETag", format!("\"{tag}\""))
 }
 
-/// Hashes the values that [`Values::push`] writes. The sequence and flags of a book stand for its levels.
-fn hash_values(shard: &Shard<ShardIo>, id: u32, channels: &[Channel], hash: &mut impl Hasher) {
-    (id, shard.values().status(id).state).hash(hash);
+/// Hashes the values that [`Values::push`] writes. The sequence and flags of a book, and its depth, stand for its levels.
+fn hash_values(shard: &Shard<ShardIo>, id: u32, Seen { channels, book_levels }: &Seen, hash: &mut impl Hasher) {
+    (id, shard.values().status(id).state, book_levels).hash(hash);
     let row = shard.values().row(id);
     let mut record = Vec::new();
     for channel in channels {
@@ -374,14 +390,14 @@ struct Values {
 }
 
 impl Values {
-    fn of(shard: &Shard<ShardIo>, instrument: &Arc<Instrument>, channels: &[Channel]) -> Self {
+    fn of(shard: &Shard<ShardIo>, instrument: &Arc<Instrument>, seen: &Seen) -> Self {
         let (row, mut records) = (shard.values().row(instrument.id), Vec::new());
         let mut take = |channel: &Channel| {
             let start = records.len();
-            row.map(|row| row.push(instrument.id, *channel, 0, &mut records));
+            row.map(|row| row.push_within(instrument.id, *channel, seen.book_levels, 0, &mut records));
             (*channel, start..records.len())
         };
-        let channels = channels.iter().map(&mut take).collect();
+        let channels = seen.channels.iter().map(&mut take).collect();
         let state = shard.values().status(instrument.id).state;
         Self { instrument: instrument.clone(), state, records, channels }
     }

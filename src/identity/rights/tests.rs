@@ -52,15 +52,11 @@ fn real_time_is_better_than_delayed_and_terms_are_those_of_one_rule() {
     assert_eq!(rights.grant("B", Channel::Quote, 0), Grant::Delayed(900));
     assert_eq!(rights.grant("A", Channel::Quote, 0), Grant::Delayed(60));
     assert_eq!(rights.grant("ABC", Channel::Quote, 0), Grant::Live(depth(7, 10).unwrap()));
-    assert_eq!(
-        rights.extent("", Channel::Quote, 0),
-        Extent::Some { interval: at(10).unwrap().interval, is_whole: false }
-    );
+    let some =
+        |levels, is_whole| Extent::Some { interval: at(10).unwrap().interval, depth: Depth::of(levels), is_whole };
+    assert_eq!(rights.extent("", Channel::Quote, 0), some(7, false));
     assert_eq!(rights.extent("B", Channel::Quote, 0), Extent::Delayed);
-    assert_eq!(
-        rights.extent("AB", Channel::Quote, 0),
-        Extent::Some { interval: at(10).unwrap().interval, is_whole: true }
-    );
+    assert_eq!(rights.extent("AB", Channel::Quote, 0), some(7, true));
 }
 
 #[test]
@@ -75,12 +71,13 @@ fn equal_rules_are_equal_rights_in_whatever_order_and_number() {
 const TEXTS: [&str; 12] = ["*", "A", "A*", "AB", "AB*", "ABC", "B*", "B", "BA*", "user/A/x", "user/*", "€*"];
 const SYMBOLS: [&str; 10] = ["A", "AB", "ABC", "ABCD", "B", "BA", "BAB", "C", "user/A/x", "€x"];
 
-/// The index of a text; whether the rule is for trades as well; delay and interval, if it allows.
-type Given = (usize, bool, Option<(u32, u64)>);
+/// The index of a text; whether the rule is for books as well; delay, interval and depth, if it allows.
+type Given = (usize, bool, Option<(u32, u64, u32)>);
 
 fn rules() -> impl Strategy<Value = Vec<Given>> {
-    let terms =
-        proptest::option::of((prop_oneof![Just(0u32), Just(900)], prop_oneof![Just(0u64), Just(100), Just(1000)]));
+    let depths = prop_oneof![Just(u32::MAX), Just(5u32), Just(10)];
+    let terms = (prop_oneof![Just(0u32), Just(900)], prop_oneof![Just(0u64), Just(100), Just(1000)], depths);
+    let terms = proptest::option::of(terms);
     proptest::collection::vec((0..TEXTS.len(), any::<bool>(), terms), 0..8)
 }
 
@@ -90,23 +87,25 @@ proptest! {
     /// The rules one by one against the sorted table; and the extent of a prefix against all symbols below it.
     #[test]
     fn grants_and_extents_agree_with_each_rule_alone(given in rules()) {
-        let make = |(text, has_trades, terms): &Given| {
-            let channels: &[Channel] = if *has_trades { &[Channel::Quote, Channel::Trade] } else { QUOTE };
-            let terms = terms.map(|(delay_s, ms)| Terms { delay_s, ..at(ms).unwrap() });
+        let terms_of = |(delay_s, ms, levels)| Terms { delay_s, depth: Depth::of(levels), ..at(ms).unwrap() };
+        let make = |(text, has_books, terms): &Given| {
+            let channels: &[Channel] = if *has_books { &[Channel::Quote, Channel::Book] } else { QUOTE };
+            let terms = terms.map(terms_of);
             rule(TEXTS[*text], channels, terms)
         };
         let rights = Rights::new(given.iter().map(make).collect());
-        for channel in [Channel::Quote, Channel::Trade] {
+        for channel in [Channel::Quote, Channel::Book] {
             let naive = |symbol: &str| {
-                let covers = |(text, has_trades, _): &&Given| {
-                    Pattern::parse(TEXTS[*text]).unwrap().matches(symbol) && (*has_trades || channel == Channel::Quote)
+                let covers = |(text, has_books, _): &&Given| {
+                    Pattern::parse(TEXTS[*text]).unwrap().matches(symbol) && (*has_books || channel == Channel::Quote)
                 };
                 let covering: Vec<_> = given.iter().filter(covers).map(|(.., terms)| *terms).collect();
                 if symbol.starts_with("user/") || covering.is_empty() || covering.contains(&None) {
                     return Grant::Denied;
                 }
-                let (delay_s, ms) = covering.into_iter().flatten().min().unwrap();
-                if delay_s > 0 { Grant::Delayed(delay_s) } else { Grant::Live(at(ms).unwrap()) }
+                let best = |(delay_s, ms, levels): &(u32, u64, u32)| (*delay_s, *ms, std::cmp::Reverse(*levels));
+                let best = covering.into_iter().flatten().min_by_key(best).unwrap();
+                if best.0 > 0 { Grant::Delayed(best.0) } else { Grant::Live(terms_of(best)) }
             };
             for symbol in SYMBOLS {
                 prop_assert_eq!(rights.grant(symbol, channel, 0), naive(symbol), "{}", symbol);
@@ -116,9 +115,13 @@ proptest! {
                 match rights.extent(prefix, channel, 0) {
                     Extent::Nothing => prop_assert!(below.iter().all(|grant| *grant == Grant::Denied)),
                     Extent::Delayed => prop_assert!(below.iter().all(|grant| !matches!(grant, Grant::Live(_)))),
-                    Extent::Some { interval, is_whole } => for grant in below {
+                    Extent::Some { interval, depth, is_whole } => for grant in below {
                         match grant {
-                            Grant::Live(terms) => prop_assert!(terms.interval <= interval),
+                            Grant::Live(terms) => {
+                                prop_assert!(terms.interval <= interval);
+                                // Ordered as terms are: the deepest first.
+                                prop_assert!(terms.depth <= depth || channel != Channel::Book);
+                            }
                             // Private symbols are no part of what a prefix covers.
                             _ => prop_assert!(!is_whole || prefix.is_empty()),
                         }

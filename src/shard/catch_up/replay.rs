@@ -142,6 +142,10 @@ impl CatchUp<'_> {
         let Some(channel) = kind.channel() else {
             return self.push_event(audience, replay, kind, header.instrument, bytes, out);
         };
+        // Of a book of a limited depth no change is replayed: the client is sent the present state behind the replay.
+        if channel == Channel::Book && self.index.book_levels(audience, header.instrument).is_some() {
+            return;
+        }
         let is_resent = header.flags & flags::SNAPSHOT != 0;
         let is_new = entry.position > replay.after || (is_resent && entry.position == replay.after);
         if channel.is_log() || (is_new && interval == ConflationInterval::IMMEDIATE) {

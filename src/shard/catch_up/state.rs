@@ -124,7 +124,11 @@ impl CatchUp<'_> {
                 self.push_book_gap(backlog, values, instrument, out);
             }
             let Some(flags) = self.value_flags(backlog, values, instrument, wanted, quote_order) else { continue };
-            let is_pushed = values.push(instrument, wanted.channel, flags, out);
+            let levels = match wanted.channel {
+                Channel::Book => self.index.book_levels(audience, instrument),
+                _ => None,
+            };
+            let is_pushed = values.push_within(instrument, wanted.channel, levels, flags, out);
             if is_pushed
                 && wanted.channel == Channel::Trade
                 && values.push_trades_lost(instrument, self.now.wall_ns(), out)

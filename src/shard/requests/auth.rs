@@ -18,9 +18,9 @@ use super::super::subscription_index::{Key, Target};
 use crate::identity::{Kind as CredentialKind, Principal};
 use crate::io::{Io, SlotId};
 use crate::stats::Counter;
-use tickcast_protocol::ConflationInterval;
 use tickcast_protocol::control::{ChannelSet, RequestError, Secret, reply};
 use tickcast_protocol::ws::CloseCode;
+use tickcast_protocol::{Channel, ConflationInterval};
 
 /// Units of work of a token: what its verification takes.
 const VERIFY_UNITS: u64 = 1000;
@@ -96,6 +96,7 @@ impl<I: Io> ClientContext<'_, I> {
         let NewIdentity { principal, dropped, has_changed } = identity;
         let Some(client) = self.connections.get_mut(slot_id) else { return };
         let audience = client.audience;
+        let had_depth = client.principal.as_ref().is_some_and(|before| before.rights.limits_depth());
         let expires_in_s = expires_in_s(&principal, self.now.wall_ns());
         client.set_principal(principal.clone());
         self.counters.add(Counter::Authenticated, 1);
@@ -106,11 +107,15 @@ impl<I: Io> ClientContext<'_, I> {
             self.close(slot_id, CloseCode::NOT_ENTITLED, "the token allows nothing of what was subscribed to");
             return;
         }
-        // Patterns may cover instruments that the client may see from now on: they begin with their newest values.
-        let keys: Vec<Key> = match has_changed && self.fan_out.index.has_prefixes(audience) {
-            true => self.fan_out.index.keys(audience).filter(|key| matches!(key.target(), Target::Prefix(_))).collect(),
-            false => return,
-        };
+        // Patterns may cover instruments that the client may see from now on, and books may have another depth: they begin
+        // with their newest values.
+        let limits_depth = had_depth || principal.rights.limits_depth();
+        let begins =
+            |key: &Key| matches!(key.target(), Target::Prefix(_)) || (limits_depth && key.channel() == Channel::Book);
+        let keys: Vec<Key> = self.fan_out.index.keys(audience).filter(|key| has_changed && begins(key)).collect();
+        if keys.is_empty() {
+            return;
+        }
         let Some(backlog) = self.backlog.own_mut(slot_id) else { return };
         backlog.snapshot = true;
         backlog.request(keys.into_iter().map(|key| (key, InitialValue::Snapshot)));

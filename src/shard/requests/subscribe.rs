@@ -139,6 +139,7 @@ impl<I: Io> ClientContext<'_, I> {
         let index = &self.fan_out.index;
         let changes: Vec<Change> = resolved.items().map(|(key, interval)| Change::Want(key, interval)).collect();
         let (names, interval) = (resolved.names(), resolved.interval().unwrap_or(operation.interval));
+        let book_depth = resolved.book_depth();
         let (targets, report) = resolved.into_parts();
         let count = count_covered(index, audience, &targets, operation.channels);
         if !index.is_open(audience) {
@@ -146,7 +147,8 @@ impl<I: Io> ClientContext<'_, I> {
             self.spend(slot_id, count as u64 / 4);
         }
         let identity = None;
-        let outcome = Outcome { new, had_none: had == 0, count, names, targets, report, interval, identity };
+        let outcome =
+            Outcome { new, had_none: had == 0, count, names, targets, report, interval, book_depth, identity };
         // The last lookups and the comparison with other sets.
         self.spend(slot_id, changes.len() as u64 / 2);
         Ok(self.begin_change(slot_id, operation, &changes, outcome))
@@ -319,11 +321,12 @@ impl<I: Io> ClientContext<'_, I> {
 
     fn complete_subscribe(&mut self, slot_id: SlotId, operation: &Operation, outcome: Outcome, snapshot: bool) {
         let start = if snapshot { Start::Snapshot } else { Start::Live };
-        let Outcome { count, report, interval, .. } = self.begin_items(slot_id, operation, outcome, start);
+        let Outcome { count, report, interval, book_depth, .. } = self.begin_items(slot_id, operation, outcome, start);
         let Report { unknown, denied, limited, delayed } = &report;
         let answer = reply::Subscribed {
             id: operation.id,
             conflate_ms: interval.interval_ms(),
+            book_depth,
             count,
             unknown: &as_strs(unknown),
             denied: &as_strs(denied),
@@ -344,7 +347,7 @@ impl<I: Io> ClientContext<'_, I> {
             }
             None => (Start::Snapshot, "snapshot", self.market.position.next(), Counter::ResumesSnapshot),
         };
-        let Outcome { count, report, interval, .. } = self.begin_items(slot_id, operation, outcome, start);
+        let Outcome { count, report, interval, book_depth, .. } = self.begin_items(slot_id, operation, outcome, start);
         self.counters.add(counter, 1);
         if start == Start::Snapshot {
             // Also where it is empty: the client waits for its end.
@@ -356,6 +359,7 @@ impl<I: Io> ClientContext<'_, I> {
             how,
             from,
             conflate_ms: interval.interval_ms(),
+            book_depth,
             count,
             unknown: &as_strs(unknown),
             denied: &as_strs(denied),
@@ -385,9 +389,14 @@ impl<I: Io> ClientContext<'_, I> {
             self.spend(slot_id, outcome.count as u64 * cost::COVERED);
         }
         let market = (self.market.offset, self.market.position);
+        let limits_depth =
+            self.connections.get(slot_id).is_some_and(|client| self.fan_out.index.limits_depth(client.audience));
         let Some(backlog) = self.backlog.own_mut(slot_id) else { return outcome };
         let initial = match start {
             Start::Replay { position, offset } => {
+                // Books of a limited depth are not replayed: their present state follows.
+                let books = new.iter().filter(|key| limits_depth && key.channel() == Channel::Book);
+                backlog.request(books.map(|key| (*key, InitialValue::Conflated)));
                 backlog.replay = Some(Replay {
                     id: operation.id,
                     conflate_ms: outcome.interval.interval_ms(),

@@ -5,7 +5,7 @@
 //! to for an instrument is decided once: a few instruments a tick for each entry ([`RightsTable::advance`]), and until then
 //! whenever it is asked.
 //!
-//! Memory: a byte an instrument and entry.
+//! Memory: a byte an instrument and entry, and two more where the rights limit the depth of books.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use super::instruments::Instruments;
-use crate::identity::{Rights, owner_folder};
+use crate::identity::{Depth, Rights, owner_folder};
 use tickcast_protocol::Channel;
 use tickcast_protocol::control::ChannelSet;
 
@@ -33,6 +33,17 @@ struct Entry {
     audiences: u32,
     /// By instrument, from the first on.
     channels: Vec<ChannelSet>,
+    /// Likewise, levels of each side of its book, 0 for all; empty where no book is limited.
+    depths: Vec<u16>,
+}
+
+impl Entry {
+    fn decide(&mut self, symbol: &str, delay_s: u32) {
+        self.channels.push(evaluate(&self.rights, symbol, delay_s));
+        if self.rights.limits_depth() {
+            self.depths.push(depth_of(&self.rights, symbol, delay_s));
+        }
+    }
 }
 
 /// See the module.
@@ -44,6 +55,8 @@ pub(super) struct RightsTable {
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
     by_rights: HashMap<Arc<Rights>, RightsId, RandomState>,
+    /// Entries that limit the depth of books.
+    limiting: usize,
 }
 
 impl RightsTable {
@@ -60,7 +73,8 @@ impl RightsTable {
         if let Some(id) = self.by_rights.get(rights) {
             return *id;
         }
-        let entry = Some(Entry { rights: rights.clone(), audiences: 0, channels: Vec::new() });
+        self.limiting += usize::from(rights.limits_depth());
+        let entry = Some(Entry { rights: rights.clone(), audiences: 0, channels: Vec::new(), depths: Vec::new() });
         let index = match self.free.pop() {
             Some(index) => {
                 self.entries[index as usize] = entry;
@@ -97,6 +111,7 @@ impl RightsTable {
             && let Some(index) = id.0.checked_sub(1)
             && let Some(entry) = self.entries[index as usize].take()
         {
+            self.limiting -= usize::from(entry.rights.limits_depth());
             self.by_rights.remove(&entry.rights);
             self.free.push(index);
         }
@@ -111,13 +126,33 @@ impl RightsTable {
         }
     }
 
+    /// True if any entry limits the depth of books.
+    pub(super) fn limit_depth(&self) -> bool {
+        self.limiting > 0
+    }
+
+    /// True if this entry does.
+    pub(super) fn limits_depth(&self, id: RightsId) -> bool {
+        self.entry(id).is_some_and(|entry| entry.rights.limits_depth())
+    }
+
+    /// Levels of each side of an instrument's book that are allowed; `None` for all.
+    pub(super) fn book_levels(&self, id: RightsId, instruments: &Instruments, instrument: u32) -> Option<usize> {
+        let entry = self.entry(id).filter(|entry| entry.rights.limits_depth())?;
+        let levels = match entry.depths.get(instrument as usize - 1) {
+            Some(levels) => *levels,
+            None => depth_of(&entry.rights, &instruments.row(instrument).symbol, self.delay_s),
+        };
+        (levels > 0).then_some(levels.into())
+    }
+
     /// Decides about some instruments for each entry, at most as many as the budget has. False if all is decided.
     pub(super) fn advance(&mut self, instruments: &Instruments, budget: &mut usize) -> bool {
         let mut has_worked = false;
         for entry in self.entries.iter_mut().flatten() {
             while *budget > 0 && entry.channels.len() < instruments.len() {
                 let symbol = &instruments.row(entry.channels.len() as u32 + 1).symbol;
-                entry.channels.push(evaluate(&entry.rights, symbol, self.delay_s));
+                entry.decide(symbol, self.delay_s);
                 *budget = budget.saturating_sub(UNITS);
                 has_worked = true;
             }
@@ -143,4 +178,10 @@ fn evaluate(rights: &Rights, symbol: &str, delay_s: u32) -> ChannelSet {
         None => rights.served_channels(symbol, delay_s),
         Some(_) => Channel::ALL.into_iter().filter(|channel| !rights.denies(symbol, false, *channel)).collect(),
     }
+}
+
+/// Levels of each side of the book of a symbol; 0 for all.
+fn depth_of(rights: &Rights, symbol: &str, delay_s: u32) -> u16 {
+    // Fewer than a right may have are no leak.
+    rights.book_depth(symbol, delay_s).levels().map_or(0, |levels| levels.min(Depth::LEVELS_MAX) as u16)
 }

@@ -5,9 +5,11 @@ use std::rc::Rc;
 
 use tickcast_protocol::Channel;
 use tickcast_protocol::control::{ChannelSet, Pattern};
+use tickcast_protocol::record::flags;
 
 use super::{Oracle, Track, Truth};
 use crate::Seen;
+use crate::feed::{History, best};
 use crate::rights::Entitled;
 
 impl Oracle {
@@ -47,7 +49,7 @@ impl Oracle {
     /// The client has other rights: items that they do not give are gone, and those that patterns cover begin again.
     pub(super) fn authenticated(&mut self, entitled: Rc<Entitled>, dropped: &[String], truth: &Truth) {
         let has_changed = self.entitled.number != entitled.number;
-        self.entitled = entitled;
+        let before = std::mem::replace(&mut self.entitled, entitled);
         self.seen.authenticated += 1;
         let mut expected = BTreeSet::new();
         let entitled = self.entitled.clone();
@@ -67,6 +69,9 @@ impl Oracle {
         let instruments = &truth.history.instruments;
         tracks.retain(|(id, channel), _| self.interval(&instruments[*id as usize - 1].symbol, *channel).is_some());
         self.tracks = tracks;
+        if before.limits_depth() || self.entitled.limits_depth() {
+            self.books_begin_again(&before, truth);
+        }
         let patterns = |(pattern, _): &&(Pattern, Channel)| matches!(pattern, Pattern::Prefix(_));
         let patterns: Vec<_> = self.items.keys().filter(patterns).cloned().collect();
         self.awaits_caught_up |= !patterns.is_empty();
@@ -80,6 +85,59 @@ impl Oracle {
             }
         }
         self.note_interest();
+    }
+
+    /// Its books may have another depth: they come whole.
+    fn books_begin_again(&mut self, before: &Entitled, truth: &Truth) {
+        self.awaits_caught_up |= self.items.keys().any(|(_, channel)| *channel == Channel::Book);
+        for ((id, _), track) in self.tracks.iter_mut().filter(|((_, channel), _)| *channel == Channel::Book) {
+            let symbol = &truth.history.instruments[*id as usize - 1].symbol;
+            if before.depth(symbol) != self.entitled.depth(symbol) {
+                (track.snapshot, track.book) = (true, None);
+                self.seen.depths += 1;
+            }
+        }
+    }
+
+    /// The depth in an answer is that of the shallowest book.
+    pub(super) fn check_depth(&self, symbols: &[Pattern], channels: ChannelSet, depth: Option<u32>, truth: &Truth) {
+        let gives = |symbol: &&Pattern| channels.contains(Channel::Book) && self.entitled.gives(symbol, Channel::Book);
+        let given: Vec<&Pattern> = symbols.iter().filter(gives).collect();
+        let name = |pattern: &&Pattern| match pattern {
+            Pattern::Exact(name) => self.entitled.depth(name),
+            Pattern::Prefix(_) => None,
+        };
+        let of_names = given.iter().filter_map(name).min();
+        if given.iter().all(|pattern| matches!(pattern, Pattern::Exact(_))) {
+            assert_eq!(depth.map(|levels| levels as usize), of_names, "{symbols:?} {:?}", self.entitled);
+            return;
+        }
+        let is_seen = |symbol: &str| {
+            given.iter().any(|pattern| pattern.matches(symbol)) && self.entitled.may(symbol, Channel::Book)
+        };
+        let instruments = truth.history.instruments.iter().map(|instrument| instrument.symbol.as_str());
+        let shallowest = instruments.filter(|symbol| is_seen(symbol)).filter_map(|symbol| self.entitled.depth(symbol));
+        let shallowest = shallowest.min().unwrap_or(usize::MAX);
+        assert!(depth.map_or(usize::MAX, |levels| levels as usize) <= shallowest, "{symbols:?} {:?}", self.entitled);
+    }
+
+    /// The depth at which the client has a channel of a symbol; `None` for all of it.
+    pub(super) fn depth(&self, symbol: &str, channel: Channel) -> Option<usize> {
+        if channel == Channel::Book { self.entitled.depth(symbol) } else { None }
+    }
+
+    /// The sequence of the first value behind `last` that is not the same to this client as the one before it.
+    pub(super) fn next_seen(&self, id: u32, channel: Channel, last: u64, truth: &History) -> Option<u64> {
+        let symbol = &truth.instruments[id as usize - 1].symbol;
+        let (values, Some(depth)) = (truth.of(id, channel), self.depth(symbol, channel)) else {
+            return Some(last + 1).filter(|next| *next <= truth.newest(id, channel));
+        };
+        let view = |nth: u64| {
+            let value = nth.checked_sub(1).and_then(|at| values.get(at as usize))?;
+            let flags = value.record.get(3).map(|flags| flags & (flags::MAYBE_BAD_BOOK | flags::DELAYED));
+            Some((value.book.as_deref().map(|book| best(book, Some(depth))), flags))
+        };
+        (last + 1..=truth.newest(id, channel)).find(|nth| view(*nth) != view(nth - 1))
     }
 
     /// True if a client with no other rights than these may know that there is this instrument.

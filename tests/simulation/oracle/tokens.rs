@@ -24,7 +24,12 @@ impl Oracle {
 
     /// What the client had of all its subscriptions.
     pub fn had(&self) -> Option<Rc<HashMap<(u32, Channel), Had>>> {
-        let had = |track: &Track| Had { last: track.last, book: track.book.clone(), interval: track.interval };
+        let had = |track: &Track| Had {
+            last: track.last,
+            book: track.book.clone(),
+            interval: track.interval,
+            entitled: self.entitled.clone(),
+        };
         Some(Rc::new(self.tracks.iter().map(|(key, track)| (*key, had(track))).collect()))
     }
 

@@ -72,6 +72,9 @@ pub enum Reply {
         id: u64,
         /// The interval granted.
         conflate_ms: u32,
+        /// Levels of each side that the client is sent of books, of the shallowest if they differ; `None`: all.
+        #[serde(default)]
+        book_depth: Option<u32>,
         /// Instruments that it covers now.
         count: usize,
         /// Exact names that no instrument has.
@@ -108,6 +111,9 @@ pub enum Reply {
         /// The interval granted.
         #[serde(default)]
         conflate_ms: u32,
+        /// Levels of each side that the client is sent of books, of the shallowest if they differ; `None`: all.
+        #[serde(default)]
+        book_depth: Option<u32>,
         /// Instruments that it covers now.
         #[serde(default)]
         count: usize,
@@ -327,11 +333,13 @@ mod tests {
         assert_eq!(read(&|out| reply::expiring(out, 60)), Reply::Expiring { in_s: 60 });
         let (unknown, denied) = (vec!["a\"".to_owned()], vec!["b".to_owned()]);
         let (limited, delayed) = (vec!["c*".to_owned()], vec!["b".to_owned()]);
+        let (id, book_depth) = (u64::MAX, Some(5));
         let subscribed =
-            Reply::Subscribed { id: u64::MAX, conflate_ms: 10, count: 3, unknown, denied, limited, delayed, delay_s };
+            Reply::Subscribed { id, conflate_ms: 10, book_depth, count: 3, unknown, denied, limited, delayed, delay_s };
         let answer = reply::Subscribed {
-            id: u64::MAX,
+            id,
             conflate_ms: 10,
+            book_depth,
             count: 3,
             unknown: &["a\""],
             denied: &["b"],
@@ -344,13 +352,27 @@ mod tests {
         let (how, unknown) = ("snapshot".to_owned(), vec!["X".to_owned()]);
         let (denied, limited, delayed) = (vec!["Y".to_owned()], vec![], vec![]);
         let from = Position::MAX;
-        let resumed =
-            Reply::Resumed { id: 1, how, from, conflate_ms: 10, count: 2, unknown, denied, limited, delayed, delay_s };
+        let (id, book_depth) = (1, None);
+        let conflate_ms = 10;
+        let resumed = Reply::Resumed {
+            id,
+            how,
+            from,
+            conflate_ms,
+            book_depth,
+            count: 2,
+            unknown,
+            denied,
+            limited,
+            delayed,
+            delay_s,
+        };
         let answer = reply::Resumed {
             id: 1,
             how: "snapshot",
             from,
             conflate_ms: 10,
+            book_depth,
             count: 2,
             unknown: &["X"],
             denied: &["Y"],

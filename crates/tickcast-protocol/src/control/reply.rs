@@ -80,6 +80,9 @@ pub struct Subscribed<'a> {
     pub id: u64,
     /// The interval granted.
     pub conflate_ms: u32,
+    /// Levels of each side that the client is sent of books, of the shallowest if they differ; `None`: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub book_depth: Option<u32>,
     /// Instruments that it covers now.
     pub count: usize,
     /// Exact names that no instrument has.
@@ -118,6 +121,9 @@ pub struct Resumed<'a> {
     pub from: Position,
     /// The interval granted.
     pub conflate_ms: u32,
+    /// Levels of each side that the client is sent of books, of the shallowest if they differ; `None`: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub book_depth: Option<u32>,
     /// Instruments that it covers now.
     pub count: usize,
     /// Exact names that no instrument has.
