@@ -47,6 +47,7 @@ mod close;
 mod completions;
 mod conflation;
 mod connections;
+mod counting;
 mod credentials;
 mod depth_views;
 mod drain;

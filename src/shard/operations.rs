@@ -10,8 +10,9 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use super::accounts::Allowance;
+use super::counting::Counting;
 use super::reselect::Reselecting;
-use super::resolve::{Report, Resolving};
+use super::resolve::{Report, Resolved, Resolving};
 use super::select::Selecting;
 use super::subscription_index::{Building, Key, SubscriptionIndex, Target};
 use crate::identity::Principal;
@@ -50,6 +51,8 @@ pub(super) enum Stage {
     Resolve(Resolving),
     /// The items that it removes are looked for.
     Select(Selecting),
+    /// The instruments that it is about are counted.
+    Count(Counting, Counted),
     /// Its token is being verified, outside of the shard.
     Verify,
     /// The client's items are compared with its new rights.
@@ -58,6 +61,14 @@ pub(super) enum Stage {
     Build(Building, Outcome),
     /// Done or refused.
     Done,
+}
+
+/// What goes on once the instruments of a request are counted.
+#[derive(Debug)]
+pub(super) enum Counted {
+    Subscribe(Resolved),
+    /// Items that are removed.
+    Unsubscribe(Vec<Key>),
 }
 
 /// What a request has come to, for its answer.
@@ -100,7 +111,12 @@ impl Operation {
                 index.abandon_change(building);
                 index.release_all(outcome.targets);
             }
-            Stage::Select(_) | Stage::Verify | Stage::Reselect(_) | Stage::Done => {}
+            Stage::Count(_, Counted::Subscribe(resolved)) => index.release_all(resolved.into_parts().0),
+            Stage::Count(_, Counted::Unsubscribe(_))
+            | Stage::Select(_)
+            | Stage::Verify
+            | Stage::Reselect(_)
+            | Stage::Done => {}
         }
     }
 
@@ -108,6 +124,8 @@ impl Operation {
         match &self.stage {
             Stage::Resolve(resolving) => resolving.bytes(),
             Stage::Select(selecting) => selecting.bytes(),
+            Stage::Count(counting, Counted::Subscribe(resolved)) => counting.bytes() + resolved.bytes(),
+            Stage::Count(counting, Counted::Unsubscribe(keys)) => counting.bytes() + size_of_val(&**keys),
             Stage::Build(building, outcome) => building.bytes() + outcome.new.capacity() * size_of::<Key>(),
             Stage::Reselect(reselecting) => reselecting.bytes(),
             Stage::Verify | Stage::Done => 0,

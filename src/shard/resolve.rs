@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::authorize::{Permit, permit};
-use super::subscription_index::{AudienceId, Key, SubscriptionIndex, Target};
+use super::subscription_index::{Key, SubscriptionIndex, Target};
 use crate::identity::Principal;
 use tickcast_protocol::ConflationInterval;
 use tickcast_protocol::control::{ChannelSet, Pattern};
@@ -42,10 +42,14 @@ impl PrefixSet {
         let after = self.0.partition_point(|prefix| **prefix <= *text);
         self.0[..after].last().is_some_and(|prefix| text.starts_with(&**prefix))
     }
+}
 
-    /// How many instruments they cover now of which an audience may see any of these channels, each once.
-    fn count(&self, index: &SubscriptionIndex, audience: AudienceId, channels: ChannelSet) -> usize {
-        self.0.iter().map(|prefix| index.count_allowed(audience, prefix, channels)).sum()
+impl IntoIterator for PrefixSet {
+    type Item = Box<str>;
+    type IntoIter = std::vec::IntoIter<Box<str>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
     }
 }
 
@@ -132,6 +136,10 @@ impl Resolved {
         (self.report.unknown.len() + prefixes.count()) as u32
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.granted.capacity() * size_of::<(Target, Permit)>()
+    }
+
     /// All targets, to be released, and what the client is told.
     pub(super) fn into_parts(self) -> (Vec<Target>, Report) {
         (self.granted.into_iter().map(|(target, _)| target).collect(), self.report)
@@ -215,29 +223,6 @@ impl Report {
             self.limited.push(symbol.to_string());
         }
     }
-}
-
-/// How many instruments these targets, each once, cover now of which an audience may see any of these channels.
-pub(super) fn count_covered(
-    index: &SubscriptionIndex,
-    audience: AudienceId,
-    targets: &[Target],
-    channels: ChannelSet,
-) -> usize {
-    // No prefix outside of a user's folder covers what is in it.
-    let is_prefix = |target: &&Target| matches!(target, Target::Prefix(_));
-    let texts = |is_private: bool| {
-        let prefixes = targets.iter().filter(is_prefix).map(|target| index.text(*target));
-        PrefixSet::new(prefixes.filter(|text| index.is_private(text) == is_private))
-    };
-    let (private, others) = (texts(true), texts(false));
-    let known = targets.iter().filter(|target| index.is_known(**target)).map(|target| index.text(*target));
-    let apart = |text: &&str| {
-        let prefixes = if index.is_private(text) { &private } else { &others };
-        prefixes.is_empty() || !prefixes.covers(text)
-    };
-    let covered = private.count(index, audience, channels) + others.count(index, audience, channels);
-    covered + known.filter(apart).count()
 }
 
 #[cfg(test)]

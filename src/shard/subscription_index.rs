@@ -133,6 +133,15 @@ impl AudienceRow {
     }
 }
 
+/// A part of the instruments that a prefix covers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counted<'a> {
+    pub allowed: usize,
+    pub visited: usize,
+    /// The last symbol that was visited.
+    pub last: Option<&'a str>,
+}
+
 /// One change to a client's set of items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -270,17 +279,25 @@ impl SubscriptionIndex {
         self.instruments.is_private(text)
     }
 
-    /// How many instruments a prefix covers now of which clients of an audience may see any of these channels.
-    pub fn count_allowed(&self, audience: AudienceId, prefix: &str, channels: ChannelSet) -> usize {
-        let profile = self.audiences[audience as usize].interest.profile;
-        if profile.rights == RightsId::OPEN {
-            return self.count(prefix);
+    /// Of the instruments that a prefix covers now, those of which clients of an audience may see any of these channels.
+    /// They are visited in the order of symbols, behind `after`, and so many at the most.
+    pub fn count_allowed(
+        &self,
+        audience: AudienceId,
+        prefix: &str,
+        channels: ChannelSet,
+        after: Option<&str>,
+        visits: usize,
+    ) -> Counted<'_> {
+        let rights = self.audiences[audience as usize].interest.profile.rights;
+        let mut counted = Counted::default();
+        for (id, is_covered) in self.instruments.below(prefix, after).take(visits) {
+            let allowed = self.rights.channels(rights, &self.instruments, id);
+            counted.allowed += usize::from(is_covered && channels.iter().any(|channel| allowed.contains(channel)));
+            counted.visited += 1;
+            counted.last = Some(&self.instruments.row(id).symbol);
         }
-        let allowed = |id: &u32| {
-            let of_instrument = self.rights.channels(profile.rights, &self.instruments, *id);
-            channels.iter().any(|channel| of_instrument.contains(channel))
-        };
-        self.instruments.below(prefix).filter(allowed).count()
+        counted
     }
 
     /// True if clients of an audience may see everything.

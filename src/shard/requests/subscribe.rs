@@ -7,10 +7,10 @@ use super::super::accounts::{ADDRESS_PART, Subscriptions, cost};
 use super::super::backlog::{InitialValue, Replay};
 use super::super::client_context::ClientContext;
 use super::super::conflation::QuoteOrder;
+use super::super::counting::Counting;
 use super::super::fan_out::{FanOut, quote_order};
-use super::super::operations::{Kind, NewIdentity, Operation, Outcome, PORTION_UNITS, Stage};
-use super::super::resolve::{self, NESTED_MAX, Report, Resolved, Resolving, count_covered};
-use super::super::select::Selecting;
+use super::super::operations::{Counted, Kind, NewIdentity, Operation, Outcome, PORTION_UNITS, Stage};
+use super::super::resolve::{self, NESTED_MAX, Report, Resolved};
 use super::super::state_walk::{StateCursor, StateWalk};
 use super::super::subscription_index::{AudienceId, Change, Key, Started, Target};
 use crate::identity::Rights;
@@ -72,16 +72,41 @@ impl<I: Io> ClientContext<'_, I> {
     ) -> Result<(), RequestError> {
         match std::mem::replace(&mut operation.stage, Stage::Done) {
             Stage::Resolve(mut resolving) => {
-                operation.stage = match resolving.advance(&mut self.fan_out.index, units) {
-                    true => self.begin_subscribe(slot_id, operation, resolving)?,
+                let index = &mut self.fan_out.index;
+                operation.stage = match resolving.advance(index, units) {
+                    true => {
+                        let resolved = resolving.finish(index);
+                        let targets: Vec<Target> = resolved.targets().collect();
+                        let counting = Counting::new(index, &targets, operation.channels);
+                        Stage::Count(counting, Counted::Subscribe(resolved))
+                    }
                     false => Stage::Resolve(resolving),
                 };
             }
             Stage::Select(mut selecting) => {
                 let Some(audience) = self.connections.get(slot_id).map(|client| client.audience) else { return Ok(()) };
                 operation.stage = match selecting.advance(&self.fan_out.index, audience, operation.channels, units) {
-                    true => self.begin_unsubscribe(slot_id, operation, selecting),
+                    true => {
+                        let dropped = selecting.finish();
+                        let mut targets: Vec<Target> = dropped.iter().map(|key| key.target()).collect();
+                        targets.dedup();
+                        let counting = Counting::new(&self.fan_out.index, &targets, operation.channels);
+                        Stage::Count(counting, Counted::Unsubscribe(dropped))
+                    }
                     false => Stage::Select(selecting),
+                };
+            }
+            Stage::Count(mut counting, counted) => {
+                let audience = self.connections.get(slot_id).map(|client| client.audience);
+                let is_done = audience.is_none_or(|of| counting.advance(&self.fan_out.index, of, units));
+                operation.stage = match counted {
+                    counted if !is_done => Stage::Count(counting, counted),
+                    Counted::Subscribe(resolved) => {
+                        self.begin_subscribe(slot_id, operation, resolved, counting.count())?
+                    }
+                    Counted::Unsubscribe(dropped) => {
+                        self.begin_unsubscribe(slot_id, operation, dropped, counting.count())
+                    }
                 };
             }
             Stage::Reselect(mut reselecting) => {
@@ -111,10 +136,10 @@ impl<I: Io> ClientContext<'_, I> {
         &mut self,
         slot_id: SlotId,
         operation: &Operation,
-        resolving: Resolving,
+        resolved: Resolved,
+        count: usize,
     ) -> Result<Stage, RequestError> {
         let index = &mut self.fan_out.index;
-        let resolved = resolving.finish(index);
         let Some(audience) = self.connections.get(slot_id).map(|client| client.audience) else {
             index.release_all(resolved.into_parts().0);
             return Ok(Stage::Done);
@@ -136,16 +161,10 @@ impl<I: Io> ClientContext<'_, I> {
         if let Some(client) = self.connections.get_mut(slot_id) {
             client.unsubscribed_since_ns = 0;
         }
-        let index = &self.fan_out.index;
         let changes: Vec<Change> = resolved.items().map(|(key, interval)| Change::Want(key, interval)).collect();
         let (names, interval) = (resolved.names(), resolved.interval().unwrap_or(operation.interval));
         let book_depth = resolved.book_depth();
         let (targets, report) = resolved.into_parts();
-        let count = count_covered(index, audience, &targets, operation.channels);
-        if !index.is_open(audience) {
-            // Instruments below the patterns were visited.
-            self.spend(slot_id, count as u64 / 4);
-        }
         let identity = None;
         let outcome =
             Outcome { new, had_none: had == 0, count, names, targets, report, interval, book_depth, identity };
@@ -222,12 +241,7 @@ impl<I: Io> ClientContext<'_, I> {
     }
 
     /// Begins to remove the items that were selected.
-    fn begin_unsubscribe(&mut self, slot_id: SlotId, operation: &Operation, selecting: Selecting) -> Stage {
-        let dropped = selecting.finish();
-        let mut targets: Vec<Target> = dropped.iter().map(|key| key.target()).collect();
-        targets.dedup();
-        let Some(audience) = self.connections.get(slot_id).map(|client| client.audience) else { return Stage::Done };
-        let count = count_covered(&self.fan_out.index, audience, &targets, operation.channels);
+    fn begin_unsubscribe(&mut self, slot_id: SlotId, operation: &Operation, dropped: Vec<Key>, count: usize) -> Stage {
         let changes: Vec<Change> = dropped.into_iter().map(Change::Drop).collect();
         self.begin_change(slot_id, operation, &changes, Outcome { count, ..Outcome::default() })
     }

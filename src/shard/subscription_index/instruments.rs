@@ -144,10 +144,11 @@ impl Instruments {
         }
     }
 
-    /// The instruments that a prefix covers, in the order of their symbols.
-    pub(super) fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = u32> + 'a {
-        let covers = |id: &u32| prefix.len() >= self.row(*id).prefix_bytes_min.into();
-        self.order.below(prefix, &self.rows).filter(covers)
+    /// The instruments whose symbols begin with a prefix, in the order of these and behind one of them; true for those
+    /// that the prefix covers.
+    pub(super) fn below<'a>(&'a self, prefix: &'a str, after: Option<&str>) -> impl Iterator<Item = (u32, bool)> + 'a {
+        let covers = |id: u32| prefix.len() >= self.row(id).prefix_bytes_min.into();
+        self.order.below(prefix, after, &self.rows).map(move |id| (id, covers(id)))
     }
 }
 
@@ -199,9 +200,18 @@ impl SymbolOrder {
         self.rank(rows, covered) - before
     }
 
-    /// The ids whose symbols begin with a prefix, in their order.
-    fn below<'a>(&'a self, prefix: &'a str, rows: &'a [InstrumentRow]) -> impl Iterator<Item = u32> + 'a {
-        let (chunk, at) = self.find(rows, |symbol| symbol.cmp(prefix));
+    /// The ids whose symbols begin with a prefix, in their order, behind one of them.
+    fn below<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&str>,
+        rows: &'a [InstrumentRow],
+    ) -> impl Iterator<Item = u32> + 'a {
+        let (chunk, at) = self.find(rows, |symbol| match after {
+            None => symbol.cmp(prefix),
+            Some(after) if symbol <= after => Ordering::Less,
+            Some(_) => Ordering::Greater,
+        });
         let ids = self.chunks[chunk.min(self.chunks.len())..].iter().flatten().skip(at);
         ids.copied().take_while(move |id| symbol_of(*id, rows).starts_with(prefix))
     }
