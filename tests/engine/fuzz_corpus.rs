@@ -55,6 +55,16 @@ fn recordings_are_refused_or_replayed_to_the_end() {
 }
 
 #[test]
+fn rights_come_to_what_their_rules_say() {
+    replay("rights", fuzz::rights::run);
+}
+
+#[test]
+fn tokens_are_accepted_for_what_they_say_alone() {
+    replay("tokens", fuzz::tokens::run);
+}
+
+#[test]
 fn shard_keeps_its_rules_for_any_script() {
     replay("shard", fuzz::shard::run);
 }

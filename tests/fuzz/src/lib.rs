@@ -12,8 +12,10 @@ pub mod handshake;
 pub mod packets;
 pub mod payloads;
 pub mod recording;
+pub mod rights;
 pub mod session;
 pub mod shard;
+pub mod tokens;
 
 /// An input that is read as a list of decisions; after its end every decision is 0.
 struct Script<'a> {

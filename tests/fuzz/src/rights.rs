@@ -1,0 +1,104 @@
+//! The text of rights: what is accepted comes to the same as its rules read one by one, from serde_json's reading of it.
+//!
+//! Input: JSON as in the claim of a token.
+//!
+//! Where serde_json may differ: lists in the place of objects, with values in the order of the keys, are not compared.
+
+use serde_json::Value;
+use tickcast::identity::{AllowText, Depth, Extent, Grant, Products, RightsText};
+use tickcast_protocol::control::Pattern;
+use tickcast_protocol::{Channel, ConflationInterval};
+
+const SYMBOLS: [&str; 9] = ["A", "AB", "ABC", "B", "BA", "EQ-1", "user/u/x", "\u{20ac}", "~"];
+const PREFIXES: [&str; 6] = ["", "A", "AB", "B", "EQ-", "user/u/"];
+
+/// Delay, interval in ms, levels: ordered as terms are.
+type Terms = (u64, u32, std::cmp::Reverse<u64>);
+
+/// One input.
+pub fn run(data: &[u8]) {
+    let Ok(text) = serde_json::from_slice::<RightsText>(data) else { return };
+    let allow = AllowText { symbols: vec!["EQ-*".to_owned()], ..AllowText::default() };
+    let product = RightsText { allow: vec![allow], ..RightsText::default() };
+    let products = Products::from([("P".to_owned(), product.rules().expect("rules"))]);
+    let rights = match text.resolve(&products) {
+        Ok(rights) => rights,
+        Err(problem) => return assert!(!problem.is_empty() && problem.contains("expected") || problem.contains('"')),
+    };
+    let value: Value = serde_json::from_slice(data).expect("it was read");
+    let mut rules = ["allow", "deny"].iter().filter_map(|name| value.get(name)?.as_array()).flatten();
+    if !value.is_object() || rules.any(|rule| !rule.is_object()) {
+        return;
+    }
+    for channel in Channel::ALL {
+        for symbol in SYMBOLS {
+            assert_eq!(
+                terms(rights.grant(symbol, channel), channel),
+                by_rules(&value, symbol, channel),
+                "{symbol} {value}"
+            );
+        }
+        for prefix in PREFIXES {
+            let extent = rights.extent(prefix, channel);
+            for symbol in SYMBOLS.iter().filter(|symbol| symbol.starts_with(prefix)) {
+                let granted = rights.grant(symbol, channel).served();
+                let Some(granted) = granted else { continue };
+                let Extent::Some { interval, depth, .. } = extent else {
+                    panic!("{symbol} may be seen, and {prefix}* not: {value}")
+                };
+                assert!(granted.interval <= interval, "{symbol} {value}");
+                assert!(granted.depth <= depth || channel != Channel::Book, "{symbol} {value}");
+            }
+        }
+    }
+}
+
+fn terms(grant: Grant, channel: Channel) -> Option<Terms> {
+    match grant {
+        Grant::Denied => None,
+        Grant::Delayed(delay_s) => Some((delay_s.into(), 0, std::cmp::Reverse(0))),
+        Grant::Live(terms) => {
+            let levels = terms.depth.levels().map_or(u64::MAX, u64::from);
+            let levels = if channel == Channel::Book { levels } else { 0 };
+            Some((0, terms.interval.interval_ms(), std::cmp::Reverse(levels)))
+        }
+    }
+}
+
+/// The best of the rules that cover a symbol, if none of them denies.
+fn by_rules(value: &Value, symbol: &str, channel: Channel) -> Option<Terms> {
+    let list = |name: &str| value.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    let number = |of: &Value, name: &str| of.get(name).and_then(Value::as_u64);
+    let covers = |rule: &Value| {
+        let channels = rule.get("channels").filter(|channels| !channels.is_null());
+        let has_channel =
+            channels.is_none_or(|all| all.as_array().is_some_and(|all| all.iter().any(|name| name == channel.name())));
+        let symbols = rule["symbols"].as_array().expect("a list");
+        has_channel
+            && symbols
+                .iter()
+                .any(|text| Pattern::parse(text.as_str().expect("a text")).expect("a pattern").matches(symbol))
+    };
+    if list("deny").iter().any(covers) || symbol.starts_with("user/") {
+        return None;
+    }
+    let levels_of_all = number(value, "book_depth").unwrap_or(u64::MAX);
+    // Lists of channels without a book have no depth, whatever they say.
+    let of_rule = |rule: &Value| {
+        let interval = ConflationInterval::round_up(number(rule, "conflate_ms").unwrap_or(0)).expect("in range");
+        let levels = number(rule, "book_depth").unwrap_or(u64::MAX).min(levels_of_all);
+        (number(rule, "delay_s").unwrap_or(0), interval.interval_ms(), std::cmp::Reverse(levels))
+    };
+    let mut all: Vec<Terms> = list("allow").iter().filter(|rule| covers(rule)).map(of_rule).collect();
+    let has_product = list("products").iter().any(|name| name == "P");
+    if has_product && symbol.starts_with("EQ-") {
+        all.push((0, 0, std::cmp::Reverse(levels_of_all)));
+    }
+    let (delay_s, ms, levels) = all.into_iter().min()?;
+    if delay_s > 0 {
+        return Some((delay_s, 0, std::cmp::Reverse(0)));
+    }
+    let levels = if channel == Channel::Book { levels } else { std::cmp::Reverse(0) };
+    assert!(channel != Channel::Book || levels.0 == u64::MAX || levels.0 <= Depth::LEVELS_MAX.into(), "{value}");
+    Some((0, ms, levels))
+}
