@@ -86,10 +86,10 @@ impl ApiKeys {
         self.0.len()
     }
 
-    /// True if a client's key is still there, with the same rights.
-    pub(super) fn has(&self, principal: &Principal) -> bool {
-        let hash = principal.jti.as_deref().and_then(hash_of_text);
-        hash.and_then(|hash| self.0.get(&hash)).is_some_and(|known| **known == *principal)
+    /// The client that a key stands for now; `None` if the key is not there any more.
+    pub(super) fn same_key(&self, principal: &Principal) -> Option<Arc<Principal>> {
+        let hash = principal.jti.as_deref().and_then(hash_of_text)?;
+        self.0.get(&hash).filter(|known| known.user == principal.user).cloned()
     }
 
     /// The client that has this key.
@@ -110,7 +110,7 @@ fn problem(text: &str, error: &toml::de::Error) -> String {
     format!("line {line}: {}", error.message())
 }
 
-fn hash(key: &[u8]) -> [u8; 32] {
+pub(super) fn hash(key: &[u8]) -> [u8; 32] {
     digest::digest(&digest::SHA256, key).as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 

@@ -1,6 +1,7 @@
 //! Who may connect: tokens of issuers and API keys are verified, and become a [`Principal`].
 //!
 //! * [`keys`]: the keys of issuers. [`verify`] and [`claims`]: tokens. [`api_keys`]: keys of programs.
+//! * [`accepted`]: tokens that need not be verified again. [`rights_sets`]: the rights of clients, each once.
 //! * [`refresh`]: the thread that reads key sets over HTTPS and the file of [`revoked`] credentials.
 //! * [`sessions`]: how many connections each user has.
 //! * [`settings`]: what the configuration resolves to.
@@ -8,13 +9,15 @@
 //! What always holds: a credential is in no log line, message or debug output. What is not known is refused: there is no
 //! credential that verifies because something could not be asked.
 //!
-//! Cost: a verification of some 8 to 110 µs a credential, on the thread that asks.
+//! Cost: a verification of some 8 to 110 µs a credential, on the thread that asks; 1 to 2 µs where it was accepted before.
 
+mod accepted;
 mod api_keys;
 mod claims;
 mod keys;
 mod refresh;
 mod revoked;
+mod rights_sets;
 mod sessions;
 mod settings;
 mod verify;
@@ -26,14 +29,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use self::accepted::AcceptedTokens;
 pub use self::api_keys::ApiKeys;
 pub use self::keys::{ALGORITHMS, KeySet};
 pub use self::revoked::Revoked;
+use self::rights_sets::{Full, RightsSets};
 pub use self::sessions::{Order, Orders, SessionPlace, SessionPolicy, SessionSettings, Sessions, TooManySessions};
-pub use self::settings::{AccessSettings, IssuerSettings, KeySource};
+pub use self::settings::{AccessLimits, AccessSettings, IssuerSettings, KeySource};
 pub use self::verify::{Cause, Denial, Issuer, Now, TOKEN_BYTES_MAX};
 use self::verify::{Published, claimed_issuer, verify};
-use crate::identity::{Kind, Principal, Revocation};
+use crate::identity::{Claim, Kind, Principal, Revocation, Rights, Verdict};
 use crate::usage::{Security, UsageLog};
 pub use jsonwebtoken::Algorithm;
 
@@ -55,6 +60,12 @@ pub struct Access {
     sessions: Arc<Sessions>,
     usage: UsageLog,
     accepted: AtomicU64,
+    tokens: AcceptedTokens,
+    rights: RightsSets,
+    /// When clients had to be asked about last, ns of the clock of deadlines.
+    changed_ns: AtomicU64,
+    /// The longest time from then on until a shard had asked about all its clients.
+    reviewed_ns_max: AtomicU64,
     denied: [AtomicU64; Cause::ALL.len()],
     /// How often the settings have changed.
     policies: AtomicU64,
@@ -82,6 +93,10 @@ impl Access {
             sessions: Arc::default(),
             usage: UsageLog::none(),
             accepted: AtomicU64::new(0),
+            tokens: AcceptedTokens::new()?,
+            rights: RightsSets::default(),
+            changed_ns: AtomicU64::new(0),
+            reviewed_ns_max: AtomicU64::new(0),
             denied: Default::default(),
             policies: AtomicU64::new(0),
             fetches: AtomicU64::new(0),
@@ -111,7 +126,7 @@ impl Access {
     ///
     /// # Errors
     /// Rights name what there is not. The former settings stay.
-    pub fn apply(&self, settings: AccessSettings) -> Result<(), String> {
+    pub fn apply(&self, settings: AccessSettings, now_ns: u64) -> Result<(), String> {
         let before = self.policy();
         let detail = settings.to_string();
         let policy = Policy::new(settings, Some(&before)).inspect_err(|problem| {
@@ -120,6 +135,8 @@ impl Access {
         })?;
         self.usage.security(Security { event: "rights_reloaded", detail, ..Security::default() });
         *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        self.tokens.forget();
+        self.note_change(now_ns);
         // Relaxed: as in `generation`.
         self.policies.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -203,11 +220,16 @@ impl Access {
         if credential.len() > TOKEN_BYTES_MAX {
             return Err(denial(Cause::TooLong, "longer than a token"));
         }
-        let policy = self.policy();
         if credential.starts_with(api_keys::PREFIX.as_bytes()) {
-            let found = policy.settings.api_keys.find(credential);
+            let found = self.policy().settings.api_keys.find(credential);
             return found.ok_or_else(|| denial(Cause::Invalid, "no such API key"));
         }
+        let ticket = match self.tokens.find(credential, now) {
+            Ok(principal) => return Ok(principal),
+            Err(ticket) => ticket,
+        };
+        // Read behind the ticket: settings and keys are those of its epoch, or newer ones.
+        let policy = self.policy();
         let iss = claimed_issuer(credential)?;
         let issuer = policy.issuers.iter().find(|issuer| issuer.settings.iss == iss);
         let unknown = || {
@@ -215,30 +237,112 @@ impl Access {
             denial(Cause::Invalid, &format!("iss: {shown:?} is no issuer of the configuration"))
         };
         let issuer = issuer.ok_or_else(unknown)?;
-        verify(issuer, &policy.settings.products, credential, now).map(Arc::new).map_err(
-            |(denial, may_have_new_keys)| {
-                if may_have_new_keys {
-                    // Relaxed: the flag orders nothing.
-                    issuer.wants_keys.store(true, Ordering::Relaxed);
-                }
-                denial
-            },
-        )
+        let verified = verify(issuer, &policy.settings.products, credential, now);
+        let (principal, rights) = verified.map_err(|(denial, may_have_new_keys)| {
+            if may_have_new_keys {
+                // Relaxed: the flag orders nothing.
+                issuer.wants_keys.store(true, Ordering::Relaxed);
+            }
+            denial
+        })?;
+        let rights = self.share(rights, &policy).map_err(|Full| {
+            let detail = format!("user {:?}: its rights are one set more than entitlement_sets_max", principal.user);
+            Denial { cause: Cause::Full, detail }
+        })?;
+        let principal = Arc::new(Principal { rights, ..principal });
+        self.tokens.keep(ticket, &principal, issuer, policy.settings.limits.accepted_tokens_max);
+        Ok(principal)
     }
 
-    /// Why a client that was accepted may not go on, if it may not: its credential was revoked, or the settings have
-    /// changed.
-    pub fn objection(&self, principal: &Principal) -> Option<&'static str> {
-        let policy = self.policy();
-        let is_known = match principal.kind {
-            Kind::Token => true,
-            Kind::ApiKey => policy.settings.api_keys.has(principal),
-            Kind::Anonymous => policy.anonymous.as_ref().is_some_and(|anonymous| anonymous.rights == principal.rights),
-        };
-        if self.revoked.entries().revokes(principal) {
-            return Some("the credential was revoked");
+    /// The same rights, shared. Those that tokens have which are only kept make room for them.
+    fn share(&self, rights: Rights, policy: &Policy) -> Result<Arc<Rights>, Full> {
+        let sets_max = policy.settings.limits.entitlement_sets_max;
+        self.rights.share(&rights, sets_max).or_else(|Full| {
+            self.tokens.forget();
+            self.rights.share(&rights, sets_max)
+        })
+    }
+
+    /// Why a client may not be taken over that was accepted a moment ago, if it may not.
+    pub fn objection(&self, principal: &Principal, now_ns: u64) -> Option<&'static str> {
+        /// No request takes as long from its head to its connection's place in a shard.
+        const REQUEST_NS: u64 = 60_000_000_000;
+        let since_ns = now_ns.saturating_sub(self.changed_ns.load(Ordering::Relaxed));
+        match self.review(principal, since_ns < REQUEST_NS) {
+            Verdict::Keep => None,
+            Verdict::Renew(_) => Some("token: the settings have changed: connect again"),
+            Verdict::Close(_) => Some(Cause::Revoked.message()),
         }
-        (!is_known).then_some("the settings have changed: connect again")
+    }
+
+    /// What becomes of a client that was accepted. `is_of_settings`: the settings have changed as well, and not only what
+    /// is revoked.
+    pub fn review(&self, principal: &Principal, is_of_settings: bool) -> Verdict {
+        const CHANGED: &str = "the settings have changed: connect again";
+        if self.revoked.entries().revokes(principal) {
+            return Verdict::Close("the credential was revoked");
+        }
+        if !is_of_settings {
+            return Verdict::Keep;
+        }
+        let policy = self.policy();
+        let present = match principal.kind {
+            Kind::Token => self.rights_now(principal, &policy).map(|rights| Principal { rights, ..principal.clone() }),
+            Kind::ApiKey => policy.settings.api_keys.same_key(principal).map(|present| (*present).clone()),
+            Kind::Anonymous => policy.anonymous.as_deref().cloned(),
+        };
+        match present {
+            None => Verdict::Close(CHANGED),
+            Some(present) if present == *principal => Verdict::Keep,
+            Some(present) => Verdict::Renew(Arc::new(present)),
+        }
+    }
+
+    /// The rights of a token by the settings of now; `None` if it has none any more.
+    fn rights_now(&self, principal: &Principal, policy: &Policy) -> Option<Arc<Rights>> {
+        let source = principal.source.as_ref()?;
+        let issuer = policy.issuers.iter().find(|issuer| *issuer.settings.iss == *source.issuer)?;
+        let text = match &source.claim {
+            Claim::Rules => return Some(principal.rights.clone()),
+            Claim::None => &issuer.settings.rights,
+            Claim::Products(text) => text,
+        };
+        let rights = text.resolve(&policy.settings.products);
+        let rights = rights.inspect_err(|problem| {
+            tracing::info!("user {:?}: its rights are not understood any more: {problem}", principal.user);
+        });
+        self.share(rights.ok()?, policy).ok()
+    }
+
+    fn note_change(&self, now_ns: u64) {
+        // Relaxed: the times are for a metric.
+        self.changed_ns.store(now_ns, Ordering::Relaxed);
+    }
+
+    /// Notes that a shard has asked about all its clients.
+    pub fn note_reviewed(&self, now_ns: u64) {
+        let since_ns = self.changed_ns.load(Ordering::Relaxed);
+        self.reviewed_ns_max.fetch_max(now_ns.saturating_sub(since_ns), Ordering::Relaxed);
+    }
+
+    /// The longest time from a change until a shard had asked about all its clients, ns.
+    pub fn reviewed_ns_max(&self) -> u64 {
+        self.reviewed_ns_max.load(Ordering::Relaxed)
+    }
+
+    /// How often the settings have changed.
+    pub fn policies(&self) -> u64 {
+        self.policies.load(Ordering::Relaxed)
+    }
+
+    /// Tokens that are kept as accepted, and how often one came again.
+    pub fn kept_tokens(&self) -> (usize, u64) {
+        self.tokens.counts()
+    }
+
+    /// Different rights that tokens have, and their memory.
+    pub fn rights_sets(&self) -> (usize, usize) {
+        self.rights.counts()
     }
 
     /// Changes whenever clients that were accepted have to be asked about again, see [`Self::objection`].
@@ -259,6 +363,7 @@ impl Access {
         if revocation.until == 0 {
             revocation.until = now.wall_s + self.policy().settings.lifetime_max_s();
         }
+        self.note_change(now.ns);
         self.revoked.add(&revocation)
     }
 
@@ -303,7 +408,7 @@ impl Policy {
         };
         let issuers = settings.issuers.iter().map(|issuer| {
             let published = match &issuer.keys {
-                KeySource::Fixed(set) => Arc::new(Published { set: set.clone(), usable_until_ns: None }),
+                KeySource::Fixed(set) => Arc::new(Published { set: set.clone(), ..Published::default() }),
                 KeySource::Url { address, .. } => {
                     let kept = before.and_then(|before| before.keys_at(issuer, address));
                     kept.unwrap_or_else(|| Arc::new(Published { usable_until_ns: Some(0), ..Published::default() }))

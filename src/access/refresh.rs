@@ -22,6 +22,8 @@ use crate::usage::Security;
 
 /// How often the thread looks for something to do.
 const INTERVAL: Duration = Duration::from_millis(200);
+/// Rounds of the thread after which tokens are forgotten that have expired.
+const EXPIRE_ROUNDS: u64 = 150;
 /// The least time between two fetches of an issuer.
 const PAUSE: Duration = Duration::from_secs(30);
 /// The same while there are no keys at all.
@@ -40,13 +42,21 @@ struct Asked {
 
 /// Runs until the server is gone, or the other end of `stop` is dropped.
 pub(super) fn run(access: &Weak<Access>, stop: &Receiver<()>) {
-    let mut asked: HashMap<String, Asked> = HashMap::new();
+    let (mut asked, mut rounds): (HashMap<String, Asked>, u64) = (HashMap::new(), 0);
     loop {
         let Some(access) = access.upgrade() else { return };
-        if access.revoked.poll(wall_ns() / 1_000_000_000, access.policy().settings.lifetime_max_s()) {
+        let (now_s, generation) = (wall_ns() / 1_000_000_000, access.revoked.generation());
+        if access.revoked.poll(now_s, access.policy().settings.lifetime_max_s()) {
             let detail = format!("{} entries are in effect", access.revoked.entries().len());
             access.usage.security(Security { event: "revoked", cause: "file", detail, ..Security::default() });
         }
+        if access.revoked.generation() != generation {
+            access.note_change(now_ns());
+        }
+        if rounds.is_multiple_of(EXPIRE_ROUNDS) {
+            access.tokens.expire(now_s);
+        }
+        rounds += 1;
         refresh_due(&access, &mut asked);
         drop(access);
         if stop.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout) {
@@ -89,14 +99,22 @@ fn fetch(access: &Access, issuer: &Issuer, stale_max_s: u64) -> bool {
     let text = connector.and_then(|connector| {
         rest::get_once(address, &connector, SET_BYTES_MAX, FETCH_TIMEOUT).map_err(|failure| failure.reason)
     });
-    let set = text.and_then(|text| KeySet::of_jwks(&text, &issuer.settings.algorithms));
+    let set = text.and_then(|text| {
+        let (set, unused) = KeySet::of_jwks(&text, &issuer.settings.algorithms)?;
+        Ok((set, unused, super::api_keys::hash(&text)))
+    });
     // Relaxed: the numbers order nothing.
     access.fetches.fetch_add(1, Ordering::Relaxed);
     match set {
-        Ok((set, unused)) => {
+        Ok((set, unused, digest)) => {
             let keys = set.len();
+            // Tokens that were accepted are verified again with other keys.
+            let has_changed = issuer.published().digest != Some(digest);
             let until_ns = now_ns() + stale_max_s * 1_000_000_000;
-            issuer.publish(Published { set, usable_until_ns: Some(until_ns) });
+            issuer.publish(Published { set, usable_until_ns: Some(until_ns), digest: Some(digest) });
+            if has_changed {
+                access.tokens.forget();
+            }
             tracing::debug!("issuer {}: {keys} keys, {unused} that are not used", issuer.settings.name);
             true
         }

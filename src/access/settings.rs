@@ -51,6 +51,21 @@ impl IssuerSettings {
     }
 }
 
+/// What is kept for clients at the most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessLimits {
+    /// Tokens that are not verified again when they come again.
+    pub accepted_tokens_max: usize,
+    /// Different rights.
+    pub entitlement_sets_max: usize,
+}
+
+impl Default for AccessLimits {
+    fn default() -> Self {
+        Self { accepted_tokens_max: 100_000, entitlement_sets_max: 1024 }
+    }
+}
+
 /// Who may connect.
 #[derive(Clone, Debug, Default)]
 pub struct AccessSettings {
@@ -68,6 +83,7 @@ pub struct AccessSettings {
     pub source: String,
     pub jwks_refresh_s: u64,
     pub jwks_stale_max_s: u64,
+    pub limits: AccessLimits,
 }
 
 impl AccessSettings {
@@ -94,10 +110,12 @@ impl fmt::Display for AccessSettings {
         let anonymous = if self.anonymous.is_some() { "have rights of their own" } else { "are refused" };
         write!(
             out,
-            "tokens of {issuers}; {} API keys; clients without either {anonymous}; {} products, some 60 B a rule, and a byte \
-             an instrument for each set of rights and shard",
+            "tokens of {issuers}; {} API keys; clients without either {anonymous}; {} products, some 60 B a rule; at most \
+             {} different rights, 1 to 3 B an instrument for each of them and shard, and {} accepted tokens, some 400 B each",
             self.api_keys.len(),
-            self.products.len()
+            self.products.len(),
+            self.limits.entitlement_sets_max,
+            self.limits.accepted_tokens_max
         )
     }
 }

@@ -11,7 +11,7 @@ use jsonwebtoken::{Validation, decode, decode_header};
 use super::claims::Claims;
 use super::keys::KeySet;
 use super::settings::IssuerSettings;
-use crate::identity::{Kind, Principal, Products, RightsText};
+use crate::identity::{Claim, Kind, Principal, Products, Rights, RightsText, Source};
 
 /// Bytes of the longest token.
 pub const TOKEN_BYTES_MAX: usize = 8192;
@@ -39,12 +39,14 @@ pub enum Cause {
     Rights,
     /// The keys of its issuer are not known now.
     Unavailable,
+    /// Valid, and its rights would be one set more than the server keeps.
+    Full,
 }
 
 impl Cause {
     /// How many causes there are.
-    pub const ALL: [Self; 6] =
-        [Self::TooLong, Self::Invalid, Self::Expired, Self::Revoked, Self::Rights, Self::Unavailable];
+    pub const ALL: [Self; 7] =
+        [Self::TooLong, Self::Invalid, Self::Expired, Self::Revoked, Self::Rights, Self::Unavailable, Self::Full];
 
     /// For metrics and logs.
     pub fn word(self) -> &'static str {
@@ -55,7 +57,13 @@ impl Cause {
             Self::Revoked => "revoked",
             Self::Rights => "rights",
             Self::Unavailable => "unavailable",
+            Self::Full => "full",
         }
+    }
+
+    /// True if the same token may be accepted later.
+    pub fn is_passing(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Full)
     }
 
     /// For the client.
@@ -67,6 +75,7 @@ impl Cause {
             Self::Revoked => "token: revoked",
             Self::Rights => "token: its rights are not understood by this server",
             Self::Unavailable => "token: the keys of its issuer are not known now",
+            Self::Full => "token: the server keeps no more different rights now",
         }
     }
 }
@@ -90,6 +99,8 @@ pub(super) struct Published {
     pub(super) set: KeySet,
     /// Until when they may be used, ns of the clock of deadlines; `None`: for ever.
     pub(super) usable_until_ns: Option<u64>,
+    /// Of the text that they were read from.
+    pub(super) digest: Option<[u8; 32]>,
 }
 
 /// An issuer that is trusted.
@@ -112,6 +123,11 @@ impl Issuer {
         *self.published.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(published);
     }
 
+    /// False while its keys were never read, or are too old.
+    pub(super) fn has_keys(&self, now_ns: u64) -> bool {
+        self.published().usable_until_ns.is_none_or(|until_ns| until_ns > now_ns)
+    }
+
     pub(super) fn published(&self) -> Arc<Published> {
         self.published.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -124,14 +140,15 @@ pub(super) fn claimed_issuer(token: &[u8]) -> Result<String, Denial> {
     claims.issuer().map_err(invalid)
 }
 
-/// Verifies a token of an issuer. The second value of an error is true if no key has the `kid` of the token, so that newer
+/// Verifies a token of an issuer. The rights of its client are beside it: they are shared with others that have the same.
+/// The second value of an error is true if no key has the `kid` of the token, so that newer
 /// keys may help.
 pub(super) fn verify(
     issuer: &Issuer,
     products: &Products,
     token: &[u8],
     now: Now,
-) -> Result<Principal, (Denial, bool)> {
+) -> Result<(Principal, Rights), (Denial, bool)> {
     let invalid = |detail: String| (denial(Cause::Invalid, detail), false);
     let settings = &issuer.settings;
     let header = decode_header(token).map_err(|error| invalid(format!("header: {error}")))?;
@@ -141,7 +158,7 @@ pub(super) fn verify(
         return Err(invalid(format!("typ: {typ:?}: expected one of {:?}", settings.types)));
     }
     let published = issuer.published();
-    if published.usable_until_ns.is_some_and(|until_ns| until_ns <= now.ns) {
+    if !issuer.has_keys(now.ns) {
         return Err((denial(Cause::Unavailable, "the keys of the issuer are too old, or were never read"), true));
     }
     let mut candidates = published.set.candidates(&header).peekable();
@@ -163,7 +180,12 @@ pub(super) fn verify(
 }
 
 /// The client that verified claims name.
-fn principal(settings: &IssuerSettings, products: &Products, claims: &Claims, now_s: u64) -> Result<Principal, Denial> {
+fn principal(
+    settings: &IssuerSettings,
+    products: &Products,
+    claims: &Claims,
+    now_s: u64,
+) -> Result<(Principal, Rights), Denial> {
     let invalid = |detail: String| denial(Cause::Invalid, detail);
     let issuer = claims.issuer().map_err(invalid)?;
     if issuer != settings.iss {
@@ -191,16 +213,22 @@ fn principal(settings: &IssuerSettings, products: &Products, claims: &Claims, no
     let jti = claims.id().map_err(invalid)?.map(String::into_boxed_str);
     let not_understood = |detail: String| denial(Cause::Rights, format!("user {user:?}: {detail}"));
     let text = claims.get::<RightsText>(&settings.rights_claim).map_err(not_understood)?;
-    let text = text.as_ref().unwrap_or(&settings.rights);
-    let rights = text.resolve(products).map_err(not_understood)?;
-    let contract = text.contract(products, settings.sessions_max).map_err(not_understood)?;
-    Ok(Principal {
-        kind: Kind::Token,
-        user: user.into(),
+    let given = text.as_ref().unwrap_or(&settings.rights);
+    let rights = given.resolve(products).map_err(not_understood)?;
+    let contract = given.contract(products, settings.sessions_max).map_err(not_understood)?;
+    let claim = match text {
+        None => Claim::None,
+        Some(text) if text.products.is_empty() => Claim::Rules,
+        Some(text) => Claim::Products(text),
+    };
+    let none = Arc::new(Rights::none());
+    let principal = Principal {
         jti,
         issued_s: issued_s.unwrap_or(0),
         expires_s: Some(expires_s),
-        rights: Arc::new(rights),
         contract,
-    })
+        source: Some(Arc::new(Source { issuer: issuer.into(), claim })),
+        ..Principal::new(Kind::Token, &user, none)
+    };
+    Ok((principal, rights))
 }

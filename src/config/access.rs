@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::{ConfigError, IssuerEntry, Layer, ProductEntry};
 use crate::access::{
-    ALGORITHMS, AccessSettings, Algorithm, ApiKeys, IssuerSettings, KeySet, KeySource, SessionPolicy, SessionSettings,
+    ALGORITHMS, AccessLimits, AccessSettings, Algorithm, ApiKeys, IssuerSettings, KeySet, KeySource, SessionPolicy,
+    SessionSettings,
 };
 use crate::identity::{Product, Products, Rights};
 use crate::ingest::transport::address::Address;
@@ -61,7 +62,14 @@ pub(super) fn resolve_access(layer: &Layer) -> Result<AccessSettings, ConfigErro
     let policy = policy.map_err(|problem| value("session_policy", problem))?;
     let per_user_max = layer.sessions_per_user_max.unwrap_or(0);
     source += &format!("{per_user_max} {policy:?} ");
-    source += &format!("{jwks_refresh_s} {jwks_stale_max_s} {:?} {:?}", layer.token_cookie, layer.token_in_query);
+    let of_default = AccessLimits::default();
+    let (tokens, sets) = (of_default.accepted_tokens_max as u64, of_default.entitlement_sets_max as u64);
+    let limits = AccessLimits {
+        accepted_tokens_max: within("accepted_tokens_max", layer.accepted_tokens_max, tokens, 0, 10_000_000)? as usize,
+        entitlement_sets_max: within("entitlement_sets_max", layer.entitlement_sets_max, sets, 1, 100_000)? as usize,
+    };
+    source +=
+        &format!("{limits:?} {jwks_refresh_s} {jwks_stale_max_s} {:?} {:?}", layer.token_cookie, layer.token_in_query);
     Ok(AccessSettings {
         issuers,
         api_keys,
@@ -73,6 +81,7 @@ pub(super) fn resolve_access(layer: &Layer) -> Result<AccessSettings, ConfigErro
         source,
         jwks_refresh_s,
         jwks_stale_max_s,
+        limits,
     })
 }
 

@@ -143,6 +143,10 @@ layer! {
     usage_bytes_max "TICKCAST_USAGE_BYTES_MAX" "BYTES" u64;
     /// Files of the usage log; the oldest is removed for a new one [default: 1200]
     usage_files_max "TICKCAST_USAGE_FILES_MAX" "N" usize;
+    /// Accepted tokens that are not verified again when they come again; 0 for none [default: 100000]
+    accepted_tokens_max "TICKCAST_ACCEPTED_TOKENS_MAX" "N" u64;
+    /// Different rights of tokens; one with others is refused with 503 [default: 1024]
+    entitlement_sets_max "TICKCAST_ENTITLEMENT_SETS_MAX" "N" u64;
     /// What to log: `error`, `warn`, `info`, `debug`, or a filter by module [default: info]
     log "TICKCAST_LOG" "FILTER" String;
     /// Lines a second that one place of the code logs; the others are counted; 0 for no limit [default: 20]

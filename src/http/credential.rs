@@ -43,8 +43,8 @@ pub(super) fn identify(
     let Some(credential) = find(request, config)? else { return Ok(state.access.anonymous()) };
     authenticate(state, client, &credential).map(Some).map_err(|refusal| match refusal {
         Refused::Limit(refusal) => refusal,
-        Refused::Denied(Denial { cause: Cause::Unavailable, .. }) => {
-            Refusal::unavailable(Cause::Unavailable.message(), RETRY_AFTER)
+        Refused::Denied(Denial { cause, .. }) if cause.is_passing() => {
+            Refusal::unavailable(cause.message(), RETRY_AFTER)
         }
         Refused::Denied(Denial { cause, .. }) => Refusal::unauthorized(cause.message()),
     })
@@ -59,7 +59,7 @@ pub(super) fn of_message(
     authenticate(state, client, token.as_bytes()).map_err(|refused| match refused {
         Refused::Limit(Refusal { code, message, .. }) => AuthRefusal { code, message },
         Refused::Denied(Denial { cause, .. }) => {
-            let code = if cause == Cause::Unavailable { "unavailable" } else { "unauthorized" };
+            let code = if cause.is_passing() { "unavailable" } else { "unauthorized" };
             AuthRefusal { code, message: cause.message().to_owned() }
         }
     })

@@ -23,7 +23,6 @@ use super::listing::ListingCache;
 use super::refusal::{RETRY_AFTER, Refusal};
 use super::sessions::{Caller, LocalSessions, SESSION_LIMIT};
 use super::slots::SlotTable;
-use crate::access::Cause;
 use crate::allowance::{AddressKey, Allowance, Allowances};
 use crate::clock::now_ns;
 use crate::config::Config;
@@ -95,6 +94,9 @@ pub struct HttpServer {
     reviewed: Cell<u64>,
     /// The slot that is next, while they are.
     review: Cell<Option<usize>>,
+    /// How often the settings had changed, and whether clients are asked about because of that.
+    policies: Cell<u64>,
+    renews: Cell<bool>,
     /// Tasks of the executor that serve a connection or accept some.
     tasks: Cell<usize>,
 }
@@ -139,6 +141,8 @@ impl HttpServer {
             sessions: LocalSessions::default(),
             accept_signal: AcceptSignal::default(),
             reviewed: Cell::new(shared.state.access.generation()),
+            policies: Cell::new(shared.state.access.policies()),
+            renews: Cell::new(false),
             review: Cell::new(None),
             tasks: Cell::new(0),
             shared,
@@ -190,14 +194,41 @@ impl HttpServer {
         let access = &self.state().access;
         let generation = access.generation();
         if self.reviewed.replace(generation) != generation {
+            let policies = access.policies();
+            // Until it comes to its end, also where it begins once more.
+            self.renews.set(self.renews.get() || self.policies.replace(policies) != policies);
             self.review.set(Some(0));
         }
+        has_worked | self.review_clients()
+    }
+
+    /// Asks about the credentials of some clients. True if there were any.
+    fn review_clients(&self) -> bool {
+        /// Some 0.1 ms: for each the revocations, or its rights by other settings.
+        const SLOTS: usize = 1024;
+        const RENEWED_SLOTS: usize = 32;
+        let (access, renews) = (&self.state().access, self.renews.get());
+        let verdict = |principal: &Principal| access.review(principal, renews);
+        // Those whose requests were under way are asked about once these are done, whatever has changed meanwhile.
+        let mut has_worked =
+            self.shard.borrow_mut().review_postponed(now_ns(), |principal| access.review(principal, true));
         if let Some(from) = self.review.get() {
-            let next = self.shard.borrow_mut().review(from, now_ns(), |principal| access.objection(principal));
+            let slots = if renews { RENEWED_SLOTS } else { SLOTS };
+            let next = self.shard.borrow_mut().review(from, slots, now_ns(), verdict);
             self.review.set(next);
+            if next.is_none() {
+                self.renews.set(false);
+                access.note_reviewed(now_ns());
+            }
             has_worked = true;
         }
         has_worked
+    }
+
+    /// Refuses an address that has presented too many wrong tokens, before it is given a permit.
+    pub(super) fn check_failures(&self, connection: &Connection) -> Result<(), Refusal> {
+        let client = connection.address().map(|address| address.client());
+        if self.state().access.is_on() { credential::check_failures(self.state(), client) } else { Ok(()) }
     }
 
     /// Who sends a request; `None` for one without a credential that needs one.
@@ -224,8 +255,8 @@ impl HttpServer {
     /// Refuses a client whose credential was revoked since it was verified. Called right before the connection becomes a
     /// client of the shard: later revocations find it there.
     pub(super) fn check_still(&self, principal: Option<&Principal>) -> Result<(), Refusal> {
-        let objection = principal.and_then(|principal| self.state().access.objection(principal));
-        objection.map_or(Ok(()), |_| Err(Refusal::unauthorized(Cause::Revoked.message())))
+        let objection = principal.and_then(|principal| self.state().access.objection(principal, now_ns()));
+        objection.map_or(Ok(()), |objection| Err(Refusal::unauthorized(objection)))
     }
 
     /// Asks all echoes to end: the server drains.

@@ -15,7 +15,7 @@ mod share;
 mod text;
 
 pub use self::contract::Contract;
-pub use self::principal::{Kind, Principal};
+pub use self::principal::{Claim, Kind, Principal, Source, Verdict};
 pub use self::private::{PRIVATE_FOLDER, owner_folder};
 pub use self::revocation::{Revocation, Revocations};
 pub use self::rights::{Depth, Extent, Grant, Rights, Rule, Terms};

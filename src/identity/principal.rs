@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::contract::Contract;
 use super::private::{PRIVATE_FOLDER, owner_folder};
 use super::rights::{Extent, Grant, Rights, Terms};
+use super::text::RightsText;
 use tickcast_protocol::{Channel, check_symbol};
 
 /// What a client has authenticated itself with.
@@ -14,6 +15,36 @@ pub enum Kind {
     Anonymous,
     Token,
     ApiKey,
+}
+
+/// What the rights of a token come from, so that they can be found anew when the settings have changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The `iss` of the token.
+    pub issuer: Box<str>,
+    pub claim: Claim,
+}
+
+/// What a token says about its rights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Nothing: it has those of its issuer.
+    None,
+    /// Rules alone, which no settings change.
+    Rules,
+    /// Names of products, and rules.
+    Products(RightsText),
+}
+
+/// What becomes of a client whose credential was looked at again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on.
+    Keep,
+    /// It goes on with other rights.
+    Renew(Arc<Principal>),
+    /// It is closed, for this reason.
+    Close(&'static str),
 }
 
 /// See the module. Some 200 bytes beside its rights, which many share.
@@ -31,12 +62,15 @@ pub struct Principal {
     pub rights: Arc<Rights>,
     /// What of it is counted and reported.
     pub contract: Contract,
+    /// Of a token.
+    pub source: Option<Arc<Source>>,
 }
 
 impl Principal {
     /// A client with these rights, without an end.
     pub fn new(kind: Kind, user: &str, rights: Arc<Rights>) -> Self {
-        Self { kind, user: user.into(), jti: None, issued_s: 0, expires_s: None, rights, contract: Contract::default() }
+        let contract = Contract::default();
+        Self { kind, user: user.into(), jti: None, issued_s: 0, expires_s: None, rights, contract, source: None }
     }
 
     /// A client of a server that identifies none.

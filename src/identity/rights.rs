@@ -175,6 +175,12 @@ impl Rights {
         self.is_open
     }
 
+    /// Memory of the rules.
+    pub fn bytes(&self) -> usize {
+        let texts: usize = self.rules.iter().map(|rule| rule.text.len()).sum();
+        size_of::<Self>() + size_of_val(&*self.rules) + size_of_val(&*self.lengths) + texts
+    }
+
     /// True if the books of some symbols may be limited in depth.
     pub fn limits_depth(&self) -> bool {
         self.limits_depth

@@ -118,7 +118,7 @@ impl Server {
             certificates::reload(tls, &config.tls_pairs);
         }
         if changed.contains(&"issuer")
-            && let Err(problem) = self.live.state.access.apply(config.access.clone())
+            && let Err(problem) = self.live.state.access.apply(config.access.clone(), now_ns())
         {
             tracing::error!("SIGHUP: issuers, keys and rights were not changed: {problem}");
         }

@@ -29,6 +29,8 @@ pub struct AuthRefusal {
 #[derive(Debug, Default)]
 pub(super) struct Credentials {
     requests: VecDeque<AuthRequest>,
+    /// Clients that are to be asked about once their requests are done.
+    pub(super) postponed: VecDeque<SlotId>,
 }
 
 impl Credentials {

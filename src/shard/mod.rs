@@ -103,7 +103,7 @@ pub use self::slow_clients::SlowClient;
 use self::slow_clients::SlowClients;
 use self::tick_records::Now;
 use self::timers::Timers;
-use crate::identity::{Principal, UserShare};
+use crate::identity::{Principal, UserShare, Verdict};
 use crate::io::{Io, SlotId};
 use crate::last_value::LastValues;
 use crate::ring::{self, RingOffset};
@@ -288,19 +288,18 @@ impl<I: Io> Shard<I> {
         client_context!(self, now).authenticated(slot_id, outcome);
     }
 
-    /// Asks about the credential of each client in some slots, from `from` on, and closes those for which there is an
-    /// objection. Returns the slot to go on with; `None` after the last.
+    /// Asks about the credential of each client in so many slots, from `from` on, and does what the verdict says. Returns
+    /// the slot to go on with; `None` after the last.
     pub fn review(
         &mut self,
         from: usize,
+        slots: usize,
         now_ns: u64,
-        objection: impl FnMut(&Principal) -> Option<&'static str>,
+        verdict: impl FnMut(&Principal) -> Verdict,
     ) -> Option<usize> {
-        /// Some 0.1 ms.
-        const SLOTS: usize = 1024;
         let now = self.look(now_ns);
-        let end = self.connections.slots().min(from + SLOTS);
-        client_context!(self, now).review(from..end, objection);
+        let end = self.connections.slots().min(from + slots);
+        client_context!(self, now).review(from..end, verdict);
         (end < self.connections.slots()).then_some(end)
     }
 
@@ -323,6 +322,13 @@ impl<I: Io> Shard<I> {
     /// True for a client that is connected and not being closed.
     pub fn is_open(&self, slot_id: SlotId) -> bool {
         self.connections.get(slot_id).is_some_and(|client| client.is_open())
+    }
+
+    /// Asks again about some clients whose rights could not be changed because a request of theirs was under way. True if
+    /// any of these is done.
+    pub fn review_postponed(&mut self, now_ns: u64, verdict: impl FnMut(&Principal) -> Verdict) -> bool {
+        let now = self.look(now_ns);
+        client_context!(self, now).review_postponed(verdict)
     }
 
     /// Counts this client for the account of its address. Clients with the same key share an allowance of work and a part

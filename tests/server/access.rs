@@ -68,7 +68,7 @@ impl Quotes {
     }
 
     /// A quote and a trade at `px`, and another event, of each instrument; those of BTC-USD come last.
-    fn publish_all(&mut self, px: i64) {
+    pub(crate) fn publish_all(&mut self, px: i64) {
         let of = |id: &u32| {
             let halt = record(STATUS, *id, 0, b"H\0\0\0\0\0\0\0");
             let gap = record(GAP, *id, 0, &[numbers(&[px * 3, px * 3]), vec![2, b'F', 0, 0, 0, 0, 0, 0]].concat());

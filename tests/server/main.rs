@@ -1,6 +1,7 @@
 //! The server's program as a process, on a port of 127.0.0.1, with clients at the other end of real sockets.
 
 mod access;
+mod access_changes;
 mod admin;
 mod bad_frames;
 mod bad_http;

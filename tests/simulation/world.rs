@@ -3,6 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
+use tickcast::identity::Verdict;
 use tickcast::io::SlotId;
 use tickcast::ring;
 use tickcast::sequencer::Sequencer;
@@ -291,8 +292,10 @@ impl World {
             node.served.see(self.now_ns);
             let mut from = Some(0);
             while let Some(slot) = from {
-                from =
-                    node.shard.review(slot, self.now_ns, |principal| (*principal.user == *name).then_some("revoked"));
+                from = node.shard.review(slot, 1024, self.now_ns, |principal| match *principal.user == *name {
+                    true => Verdict::Close("revoked"),
+                    false => Verdict::Keep,
+                });
             }
             node.poke();
         }

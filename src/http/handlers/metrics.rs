@@ -185,6 +185,7 @@ fn of_publishers(state: &ServerState) -> Vec<Metric> {
 fn of_access(state: &ServerState) -> Vec<Metric> {
     let access = &state.access;
     let (fetches, failed) = access.fetches();
+    let ((kept, reused), (sets, bytes)) = (access.kept_tokens(), access.rights_sets());
     let refused = |cause: Cause| access.denied().find(|(of, _)| *of == cause).map_or(0, |(_, number)| number);
     vec![
         count("credentials_accepted", access.accepted(), "Tokens and API keys of subscribers that were accepted"),
@@ -201,6 +202,20 @@ fn of_access(state: &ServerState) -> Vec<Metric> {
             "credentials_unavailable",
             refused(Cause::Unavailable),
             "Tokens refused because the keys of their issuer were not known: jwks_stale_max_s",
+        ),
+        count(
+            "credentials_full",
+            refused(Cause::Full),
+            "Tokens refused because their rights were one set too many: entitlement_sets_max",
+        ),
+        count("credentials_reused", reused, "Tokens accepted without a verification: accepted_tokens_max"),
+        level("credentials_kept", kept as u64, "Accepted tokens that are not verified again"),
+        level("entitlement_sets", sets as u64, "Different rights of tokens: entitlement_sets_max"),
+        level("entitlement_bytes", bytes as u64, "Memory of their rules"),
+        level(
+            "credentials_review_ms",
+            access.reviewed_ns_max().div_ceil(1_000_000),
+            "Longest time from a revocation or a reload until a shard had asked about all its clients, in ms",
         ),
         count("jwks_fetches", fetches, "Times the keys of an issuer were fetched"),
         count("jwks_fetches_failed", failed, "Of those, times they could not be read"),

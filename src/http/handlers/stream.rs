@@ -18,9 +18,10 @@ pub(crate) async fn serve(
 ) -> Result<(), Refusal> {
     let deflate = server.state().config.shard.compression.is_some();
     let supported = Supported { protocols: &[packet::SUBPROTOCOL, json::SUBPROTOCOL], deflate };
-    // Before the handshake: a signature costs more than that, and wrong ones count against the address.
-    let principal = server.identify(connection, request)?;
+    server.check_failures(connection)?;
     let upgrade = server.upgrade(connection, request, &supported).await?;
+    // Behind the permit, whose rates so hold for signatures as well.
+    let principal = server.identify(connection, request)?;
     let format = match upgrade.protocol.as_deref() {
         Some(json::SUBPROTOCOL) => Format::Json,
         _ => Format::Binary,

@@ -15,7 +15,7 @@ use super::super::credentials::{AuthRefusal, AuthRequest, expires_in_s};
 use super::super::operations::{Kind, NewIdentity, Operation, Stage};
 use super::super::reselect::Reselecting;
 use super::super::subscription_index::{Key, Target};
-use crate::identity::{Kind as CredentialKind, Principal};
+use crate::identity::{Kind as CredentialKind, Principal, Verdict};
 use crate::io::{Io, SlotId};
 use crate::stats::Counter;
 use tickcast_protocol::control::{ChannelSet, RequestError, Secret, reply};
@@ -131,19 +131,56 @@ impl<I: Io> ClientContext<'_, I> {
         true
     }
 
-    /// Asks about the credentials of some clients, from a slot on. Closes those for which there is a reason.
-    pub(in crate::shard) fn review(
-        &mut self,
-        slots: Range<usize>,
-        mut objection: impl FnMut(&Principal) -> Option<&'static str>,
-    ) {
+    /// Asks about the credentials of some clients, from a slot on, and does what the verdict says.
+    pub(in crate::shard) fn review(&mut self, slots: Range<usize>, mut verdict: impl FnMut(&Principal) -> Verdict) {
         for index in slots {
-            let Some(slot_id) = self.connections.slot_id(index) else { continue };
-            let principal = self.connections.get(slot_id).filter(|client| client.is_open());
-            if let Some(reason) = principal.and_then(|client| client.principal.as_deref()).and_then(&mut objection) {
+            if let Some(slot_id) = self.connections.slot_id(index) {
+                self.review_client(slot_id, &mut verdict);
+            }
+        }
+    }
+
+    /// Asks about some of those whose requests were under way. True if any of these is done.
+    pub(in crate::shard) fn review_postponed(&mut self, mut verdict: impl FnMut(&Principal) -> Verdict) -> bool {
+        /// Some 0.1 ms.
+        const CLIENTS: usize = 32;
+        let waiting = self.credentials.postponed.len().min(CLIENTS);
+        let mut is_any_done = false;
+        for slot_id in self.credentials.postponed.drain(..waiting).collect::<Vec<_>>() {
+            if self.operations.has(slot_id) {
+                self.credentials.postponed.push_back(slot_id);
+            } else {
+                self.review_client(slot_id, &mut verdict);
+                is_any_done = true;
+            }
+        }
+        is_any_done
+    }
+
+    fn review_client(&mut self, slot_id: SlotId, verdict: &mut impl FnMut(&Principal) -> Verdict) {
+        let client = self.connections.get(slot_id).filter(|client| client.is_open());
+        let Some(principal) = client.and_then(|client| client.principal.as_deref()) else { return };
+        match verdict(principal) {
+            Verdict::Keep => {}
+            Verdict::Close(reason) => {
                 self.counters.add(Counter::CredentialsClosed, 1);
                 self.close(slot_id, CloseCode::CREDENTIALS_EXPIRED, reason);
             }
+            Verdict::Renew(_) if self.operations.has(slot_id) => self.credentials.postponed.push_back(slot_id),
+            Verdict::Renew(principal) => self.renew(slot_id, principal),
+        }
+    }
+
+    /// Gives a client other rights that it has not asked for: the answer has the id 0.
+    fn renew(&mut self, slot_id: SlotId, principal: Arc<Principal>) {
+        let (channels, interval) = (ChannelSet::default(), ConflationInterval::IMMEDIATE);
+        let stage = Stage::Reselect(Reselecting::new(principal));
+        let mut operation = Operation { kind: Kind::Auth, id: 0, channels, interval, stage };
+        if !self.advance(slot_id, &mut operation) {
+            if let Some(client) = self.connections.get_mut(slot_id) {
+                client.waits = true;
+            }
+            self.operations.push(slot_id, operation, Vec::new());
         }
     }
 }
