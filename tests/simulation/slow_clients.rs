@@ -32,7 +32,8 @@ pub const HISTORY_LAG_NS: u64 = 200 * MS;
 const SERVED_TICKS: u64 = 8;
 const SERVED_A_TICK: u64 = 8;
 
-/// Ticks after which a client whose socket has room was served, if so many wait.
+/// Ticks after which a client whose socket has room was served, if so many wait when it is queued: the queues are served
+/// in their order, so that those that come later do not count, nor does it help that those before it are gone.
 pub fn served_ticks(waiting: u64) -> u64 {
     SERVED_TICKS + waiting / SERVED_A_TICK
 }
@@ -45,11 +46,35 @@ pub struct Pending {
     made: VecDeque<(u64, u64)>,
     pub read: u64,
     kept: usize,
+    /// Since when it waits to be served.
+    queued: Option<Queued>,
     /// What it took along from a shared history.
     taken_along: usize,
 }
 
+/// The end of a queue.
+#[derive(Clone, Copy)]
+struct Queued {
+    /// When its socket had room.
+    room_tick: u64,
+    /// When it was queued, and how many were waiting at the end of that tick.
+    tick: u64,
+    waiting: u64,
+}
+
 impl Pending {
+    /// Notes that its socket has room since `room_tick`, if it has not been served, and whether it now goes on alone:
+    /// that is another queue. Returns how long it has waited, and the most ticks that it may.
+    fn note_waiting(&mut self, room_tick: Option<u64>, goes_alone: bool, tick: u64, waiting: u64) -> (u64, u64) {
+        let Some(room_tick) = room_tick else {
+            self.queued = None;
+            return (0, 0);
+        };
+        let same = self.queued.filter(|queued| queued.room_tick == room_tick && !goes_alone);
+        let queued = *self.queued.insert(same.unwrap_or(Queued { room_tick, tick, waiting }));
+        (tick - queued.tick, served_ticks(queued.waiting))
+    }
+
     fn note_made(&mut self, now_ns: u64, bytes: u64) {
         match self.made.back_mut() {
             Some(last) if last.1 == bytes => last.0 = now_ns,
@@ -92,12 +117,14 @@ impl World {
             let conn = &io.conns[client.conn];
             let Some(slot_id) = conn.slot_id else { continue };
             self.about = Some((index, client.conn));
-            let ticks = conn.room_tick.map_or(0, |tick| node.ticks - tick);
-            assert!(ticks <= served_ticks(waiting), "not served for {ticks} ticks, {waiting} wait");
             let (kept, tail) = (shard.kept_bytes(slot_id), shard.io().tail_bytes(slot_id));
             assert!(tail <= sealed_bytes_max(SEAL_BYTES_MAX), "a tail of {tail} bytes");
             self.seen.tails += u64::from(tail > 0);
             self.seen.kept += u64::from(kept > 0);
+            let pending = &mut client.pending;
+            let goes_alone = pending.kept == 0 && kept > 0;
+            let (ticks, most) = pending.note_waiting(conn.room_tick, goes_alone, node.ticks, waiting);
+            assert!(ticks <= most, "not served for {ticks} ticks, of {most}; {waiting} wait");
             check_kept(client, conn, kept, node, &self.history);
             // What a socket took beyond its capacity does not count as made.
             let sent = conn.sent.min(client.pending.read + conn.capacity as u64);
