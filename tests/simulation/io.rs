@@ -10,6 +10,7 @@ use crate::Dice;
 use crate::frames;
 use crate::plan::Faults;
 use crate::planted_bug::{PlantedBug, Trigger};
+use crate::sends::Sends;
 use crate::trail::IoEvent;
 
 /// One connection. It outlives its slot until the client has read what was sent.
@@ -17,7 +18,7 @@ use crate::trail::IoEvent;
 pub struct Conn {
     pub slot_id: Option<SlotId>,
     format: Format,
-    /// What is sent is sealed: it has no frames that can be seen here.
+    /// What the socket is sent is sealed: it has no frames that can be seen here.
     pub is_secured: bool,
     pub to_client: VecDeque<u8>,
     pub to_server: VecDeque<u8>,
@@ -29,18 +30,10 @@ pub struct Conn {
     pub disturbed_ns: Vec<u64>,
     /// When that was last.
     pub out_ns: u64,
-    /// The last send was cut, so that the next begins with its rest.
-    pub cut: bool,
-    /// Bytes that the socket has taken, and how many it will have taken at the end of the frame that was cut last.
-    pub sent: u64,
-    pub cut_frame_end: u64,
-    /// The largest send that did not begin with a rest, the largest of them besides those of a flush, and the largest
-    /// frame.
-    pub largest_send: usize,
-    pub largest_piece: usize,
-    pub largest_frame: usize,
-    /// The tick in which the shard learnt that there is room, if it has not used it.
-    pub room_tick: Option<u64>,
+    /// What the socket was sent.
+    pub socket: Sends,
+    /// Of a secured connection: what the shard has sent, before it was sealed.
+    plain: Sends,
     /// The tick in which that was.
     pub out_tick: u64,
     pub was_cut: bool,
@@ -66,9 +59,9 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// Bytes of the frame that was cut, at the start of the next send.
-    fn rest(&self) -> usize {
-        if self.cut { (self.cut_frame_end - self.sent) as usize } else { 0 }
+    /// What the shard has sent.
+    pub fn of_shard(&self) -> &Sends {
+        if self.is_secured { &self.plain } else { &self.socket }
     }
 
     fn note_times(&mut self, now_ns: u64) {
@@ -82,37 +75,16 @@ impl Conn {
 
     /// Where the first whole frame behind a rest is.
     fn second_frame(&self, payload: &[u8], taken: usize) -> Option<Range<usize>> {
-        let start = Some(self.rest()).filter(|rest| self.cut && !self.is_secured && *rest < taken)?;
+        let start = Some(self.socket.rest()).filter(|rest| self.socket.cut && !self.is_secured && *rest < taken)?;
         let end = start + frames::first_len(self.format, &payload[start..]);
         (end <= taken).then_some(start..end)
     }
 
-    /// Notes the sizes of a send of which so many bytes are taken.
     fn note_send(&mut self, payload: &[u8], taken: usize, is_piece: bool) {
-        self.room_tick = None;
-        if self.is_secured {
-            self.largest_send = self.largest_send.max(payload.len());
-            self.sent += taken as u64;
-            self.cut_frame_end = self.sent + (payload.len() - taken) as u64;
-            return;
+        match self.is_secured {
+            true => self.socket.note_sealed(payload, taken),
+            false => self.socket.note(self.format, payload, taken, is_piece),
         }
-        // A rest comes first, of the frame that was cut.
-        let mut end = self.rest();
-        if !self.cut {
-            self.largest_send = self.largest_send.max(payload.len());
-            self.largest_piece = self.largest_piece.max(if is_piece { payload.len() } else { 0 });
-        }
-        let mut cut_end = end;
-        while end < payload.len() {
-            let len = frames::first_len(self.format, &payload[end..]);
-            self.largest_frame = self.largest_frame.max(len);
-            end += len;
-            if cut_end < taken {
-                cut_end = end;
-            }
-        }
-        self.cut_frame_end = self.sent + cut_end.max(taken) as u64;
-        self.sent += taken as u64;
     }
 }
 
@@ -198,13 +170,8 @@ impl SimIo {
             finished: false,
             disturbed_ns: Vec::new(),
             out_ns: self.now_ns,
-            cut: false,
-            sent: 0,
-            cut_frame_end: 0,
-            largest_send: 0,
-            largest_piece: 0,
-            largest_frame: 0,
-            room_tick: None,
+            socket: Sends::default(),
+            plain: Sends::default(),
             out_tick: self.tick,
             was_cut: false,
             took_ns: self.now_ns,
@@ -269,6 +236,28 @@ impl SimIo {
         (slot_ids, slots, wishes)
     }
 
+    /// The shard has sent this to a secured connection. A send that is short may have been taken whole.
+    pub fn note_plain(&mut self, slot_id: SlotId, payload: &[u8], short: Option<SendOutcome>) {
+        let (at, is_piece) = (self.conn_of(slot_id), self.reaped);
+        let conn = &mut self.conns[at];
+        let taken = match short {
+            Some(SendOutcome::Failed) => return,
+            Some(SendOutcome::Took(taken)) => taken as usize,
+            None => payload.len(),
+        };
+        if conn.is_secured {
+            conn.plain.note(conn.format, payload, taken, is_piece);
+            conn.plain.cut = short.is_some();
+        }
+    }
+
+    /// The shard of a secured connection learns that there is room.
+    pub fn note_plain_room(&mut self, slot_id: SlotId) {
+        let (conn, tick) = (self.slots[slot_id.index as usize].0, self.tick);
+        let Conn { plain, .. } = &mut self.conns[conn];
+        plain.room_tick = plain.cut.then_some(tick);
+    }
+
     fn push_readable(&mut self, conn: usize) {
         if let Some(slot_id) = self.conns[conn].slot_id
             && !self.conns[conn].deaf
@@ -315,12 +304,12 @@ impl SimIo {
         let second = conn.second_frame(payload, taken);
         conn.note_send(payload, taken, self.reaped);
         self.trigger.deliver(&mut conn.to_client, &payload[..taken], second);
-        let was_cut = std::mem::replace(&mut conn.cut, taken < payload.len());
+        let was_cut = std::mem::replace(&mut conn.socket.cut, taken < payload.len());
         let is_for_members = || !conn.is_secured && frames::is_for_members(conn.format, payload);
-        let out = was_cut || conn.cut || (self.reaped && !is_for_members());
+        let out = was_cut || conn.socket.cut || (self.reaped && !is_for_members());
         if out {
             (conn.out_ns, conn.out_tick) = (self.now_ns, self.tick);
-            conn.was_cut |= conn.cut;
+            conn.was_cut |= conn.socket.cut;
             conn.disturbed_ns.push(self.now_ns);
         } else if !self.reaped && !conn.is_secured {
             assert!(frames::is_packet(conn.format, payload), "a flush sends packets");
@@ -386,7 +375,7 @@ impl SimIo {
         } else if broken || room > 0 || self.dice.chance(self.faults.false_room) {
             self.conns[at].wants_room = false;
             // A client without a rest may have nothing to be sent.
-            self.conns[at].room_tick = self.conns[at].cut.then_some(self.tick);
+            self.conns[at].socket.room_tick = self.conns[at].socket.cut.then_some(self.tick);
             // Only now can the client become a member.
             (self.conns[at].out_ns, self.conns[at].out_tick) = (self.now_ns, self.tick);
             if !self.trigger.fires(PlantedBug::LostRoom) {

@@ -18,6 +18,7 @@ mod plan;
 mod planted_bug;
 mod rights;
 mod secured;
+mod sends;
 mod served;
 mod sessions;
 mod slow_clients;
@@ -25,6 +26,7 @@ mod stall;
 mod stream;
 mod text;
 mod trail;
+mod watch;
 mod world;
 
 use std::cell::Cell;

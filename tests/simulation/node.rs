@@ -1,7 +1,6 @@
 //! One shard of the world, driven as the server drives it.
 
 use tickcast::io::SlotId;
-use tickcast::io::sealed::Sealed;
 use tickcast::ring::Reader;
 use tickcast::sequencer::Sequencer;
 use tickcast::shard::{Settings, Shard};
@@ -15,6 +14,7 @@ use crate::plan::Plan;
 use crate::planted_bug::{Relay, Trigger};
 use crate::served::Served;
 use crate::sessions::Sessions;
+use crate::watch::Watch;
 use crate::world::START_NS;
 
 /// The settings of every shard. The timeouts are short, so that all of them pass in a seed.
@@ -46,7 +46,7 @@ pub const SLOW_CLOSE_MS: u32 = 10_000;
 
 pub struct Node {
     index: usize,
-    pub shard: Shard<Sealed<SimIo>>,
+    pub shard: Shard<Watch>,
     pub relay: Option<Relay>,
     /// What its clients share, if the plan limits it.
     pub link: Option<ByteRate>,
@@ -88,7 +88,7 @@ impl Node {
         let io = SimIo::new(plan.faults, plan.slots_max, trigger, seed);
         Self {
             index,
-            shard: Shard::new(settings(plan), Sealed::new(io), ring),
+            shard: Shard::new(settings(plan), Watch::new(io), ring),
             relay,
             link: (plan.network.link_rate > 0).then(|| ByteRate::new(plan.network.link_rate, now_ns)),
             overruns: Vec::new(),

@@ -7,7 +7,6 @@
 
 use std::collections::VecDeque;
 
-use tickcast::io::sealed::SEAL_BYTES_MAX;
 use tickcast::shard::Format;
 use tickcast::tls::sealed_bytes_max;
 
@@ -26,6 +25,10 @@ const TEXT_RATIO: usize = 6;
 /// Largest answer, and what is sent without a request: the welcome, pings, pongs, the notice of a close.
 const ANSWER_BYTES: usize = 512;
 const UNASKED_BYTES: usize = 2048;
+/// Plaintext that is sealed at once: two records.
+const SEALED_PLAIN_BYTES: usize = 2 * 16 * 1024;
+/// What a session answers to what a receive brings: updates of keys.
+const SESSION_BYTES: usize = 256;
 /// How much older than the shard's newest value a state value of a shared history may be.
 pub const HISTORY_LAG_NS: u64 = 200 * MS;
 /// A client whose socket has room is sent something within so many ticks, and one more for so many that are behind.
@@ -103,8 +106,10 @@ impl World {
         let (bytes, most) = (shard.sent_history_bytes(), settings(&self.plan).sent_history_bytes);
         assert!(bytes <= most, "{bytes} bytes of sent history, of {most}");
         let live = || io.conns.iter().filter(|conn| conn.slot_id.is_some());
+        let waiting = live().filter(|conn| conn.of_shard().waits_since().is_some()).count() as u64;
+        let most_ticks = served_ticks(live().count() as u64);
         assert!(
-            bytes == 0 || live().any(|conn| conn.cut || conn.is_secured),
+            bytes == 0 || live().any(|conn| conn.of_shard().is_behind(node.ticks, most_ticks)),
             "{bytes} bytes of sent history, and no client is behind"
         );
         self.seen.history += u64::from(bytes > 0);
@@ -112,27 +117,40 @@ impl World {
         // What a socket has not taken counts where it is more than answers may be, which may be less than one send.
         let kept: usize = live().filter_map(|conn| conn.slot_id).map(|slot_id| shard.kept_bytes(slot_id)).sum();
         assert!(held <= clients * INPUT_BYTES + kept, "{held} bytes of input are held for {clients} clients");
-        let waiting = live().filter(|conn| conn.room_tick.is_some()).count() as u64;
         for client in self.clients.iter_mut().filter(|client| client.node == index && !client.over) {
             let conn = &io.conns[client.conn];
             let Some(slot_id) = conn.slot_id else { continue };
             self.about = Some((index, client.conn));
             let (kept, tail) = (shard.kept_bytes(slot_id), shard.io().tail_bytes(slot_id));
-            assert!(tail <= sealed_bytes_max(SEAL_BYTES_MAX), "a tail of {tail} bytes");
+            check_tail(conn, tail);
             self.seen.tails += u64::from(tail > 0);
             self.seen.kept += u64::from(kept > 0);
             let pending = &mut client.pending;
             let goes_alone = pending.kept == 0 && kept > 0;
-            let (ticks, most) = pending.note_waiting(conn.room_tick, goes_alone, node.ticks, waiting);
+            let (ticks, most) = pending.note_waiting(conn.of_shard().waits_since(), goes_alone, node.ticks, waiting);
             assert!(ticks <= most, "not served for {ticks} ticks, of {most}; {waiting} wait");
             check_kept(client, conn, kept, node, &self.history);
             // What a socket took beyond its capacity does not count as made.
-            let sent = conn.sent.min(client.pending.read + conn.capacity as u64);
+            let sent = conn.socket.sent.min(client.pending.read + conn.capacity as u64);
             let kept = if conn.is_secured { tail + sealed_bytes_max(kept) } else { kept };
-            client.pending.note_made(self.now_ns, (sent + kept as u64).max(conn.cut_frame_end));
+            client.pending.note_made(self.now_ns, (sent + kept as u64).max(conn.socket.cut_frame_end));
         }
         self.about = None;
     }
+}
+
+/// What was sealed and its socket has not taken is a rest of the first part of one send that does not fit, and what the
+/// session has answered. It goes on as soon as there is room, and then the shard is told.
+fn check_tail(conn: &Conn, tail: usize) {
+    let unsent = if conn.is_secured { conn.socket.unsent } else { 0 };
+    let most = sealed_bytes_max(conn.of_shard().last_send.min(SEALED_PLAIN_BYTES));
+    assert!(unsent <= most, "{unsent} bytes are sealed for a full socket, of {most}");
+    assert!((unsent..=unsent + SESSION_BYTES).contains(&tail) || conn.reset, "a tail of {tail} bytes, of {unsent}");
+    let waits = conn.is_secured && conn.socket.waits_since().is_some();
+    assert!(!waits || conn.reset, "a tail of {tail} bytes waits although there is room");
+    let shard = conn.of_shard();
+    let is_told = !shard.cut || shard.room_tick.is_some() || conn.wants_room;
+    assert!(is_told || conn.reset, "the shard is not told that there is room");
 }
 
 /// Kept for a client are the rest of one send, of one frame or of one span of a shared history, and its answers.
@@ -140,9 +158,9 @@ fn check_kept(client: &mut Client, conn: &Conn, kept: usize, node: &Node, histor
     let ratio = if client.encoding.format == Format::Binary { 1 } else { TEXT_RATIO };
     let answers = client.oracle.unanswered() * ANSWER_BYTES + UNASKED_BYTES;
     let piece_max = ratio * (PIECE_BYTES + history.largest_record) + answers;
-    assert!(conn.largest_piece <= piece_max, "a piece of {} bytes, of {piece_max}", conn.largest_piece);
-    // The pieces of a secured client are not seen.
-    let own = conn.largest_send.max(conn.largest_frame).max(if conn.is_secured { piece_max } else { 0 });
+    let sends = conn.of_shard();
+    assert!(sends.largest_piece <= piece_max, "a piece of {} bytes, of {piece_max}", sends.largest_piece);
+    let own = sends.largest_send.max(sends.largest_frame);
     let pending = &mut client.pending;
     if pending.kept == 0 && kept > own {
         // A span ends with a flush, of which the client may have been sent nothing. Part of what is kept may be answers.

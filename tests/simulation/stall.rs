@@ -74,11 +74,11 @@ fn step(world: &mut World, ticks: u32, records: u32) {
 
 /// Clients that have not been sent everything.
 fn behind(world: &World) -> usize {
-    world.nodes[0].shard.io().io().conns.iter().filter(|conn| conn.cut).count()
+    world.nodes[0].shard.io().io().conns.iter().filter(|conn| conn.socket.cut).count()
 }
 
 fn sent(world: &World) -> Vec<u64> {
-    world.nodes[0].shard.io().io().conns.iter().map(|conn| conn.sent).collect()
+    world.nodes[0].shard.io().io().conns.iter().map(|conn| conn.socket.sent).collect()
 }
 
 fn seen(world: &World) -> Seen {
