@@ -106,6 +106,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
+    runtime::take_reserve()?;
     let (machine, epoch) = (runtime::machine()?, runtime::new_epoch()?);
     let read = || Config::resolve(layer(args.clone())?, &machine, epoch);
     let config = read()?;

@@ -2,9 +2,13 @@
 //!
 //! The standard library aborts the process where an allocation fails, and all clients with it. This allocator keeps a
 //! [`RESERVE_BYTES`] of address space for that moment: it gives the reserve back, says that memory is short
-//! ([`pressure`]), and tries once more. While memory is short the server refuses new clients, so that those that it has
-//! can be served. The health thread takes the reserve again as soon as there is room ([`recover`]), which ends the
-//! pressure.
+//! ([`pressure`]), and tries once more. While memory is short the server refuses new clients and requests for more
+//! instruments, and closes clients whose input it holds, so that those that it has can be served. The health thread
+//! takes the reserve again as soon as there is room ([`recover`]), which ends the pressure.
+//!
+//! The reserve consists of blocks, each of which may come from another place: after an attack there is room in many
+//! places, and not in one piece. It is taken first of all, as libraries take address space as long as there is some: the
+//! C library 64 MiB for each thread.
 //!
 //! What it does not do: help where the kernel grants more than it has. Then no allocation fails, and the kernel kills the
 //! process (`MemoryMax=`, a cgroup, overcommit). It helps under `ulimit -v` and under strict overcommit. An allocation
@@ -19,9 +23,12 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 use mimalloc::MiMalloc;
 
-/// Bytes of the reserve: a few of the blocks of some MiB that the allocator takes from the kernel.
-pub const RESERVE_BYTES: usize = 64 << 20;
-const RESERVE: Layout = match Layout::from_size_align(RESERVE_BYTES, 4096) {
+/// Bytes of the reserve: what the clients of all shards can make the server allocate in a tick, several times over.
+pub const RESERVE_BYTES: usize = BLOCKS * BLOCK_BYTES;
+const BLOCKS: usize = 16;
+/// Of a size that the inner allocator frees at once, whichever thread it came from.
+const BLOCK_BYTES: usize = 4 << 20;
+const BLOCK: Layout = match Layout::from_size_align(BLOCK_BYTES, 4096) {
     Ok(layout) => layout,
     Err(_) => unreachable!(),
 };
@@ -49,8 +56,8 @@ pub fn recover() -> bool {
 #[derive(Debug)]
 pub struct Allocator<A> {
     inner: A,
-    /// A block of the inner allocator; null while there is none.
-    reserve: AtomicPtr<u8>,
+    /// Blocks of the inner allocator; null where there is none.
+    reserve: [AtomicPtr<u8>; BLOCKS],
     is_short: AtomicBool,
     failures: AtomicU64,
 }
@@ -59,22 +66,25 @@ impl<A: GlobalAlloc> Allocator<A> {
     const fn new(inner: A) -> Self {
         Self {
             inner,
-            reserve: AtomicPtr::new(ptr::null_mut()),
+            reserve: [const { AtomicPtr::new(ptr::null_mut()) }; BLOCKS],
             is_short: AtomicBool::new(false),
             failures: AtomicU64::new(0),
         }
     }
 
     fn take_reserve(&self) -> bool {
-        if self.reserve.load(Ordering::Relaxed).is_null() {
-            // SAFETY: the layout must not be of size 0; it is a constant of 64 MiB.
-            let block = unsafe { self.inner.alloc(RESERVE) };
-            if block.is_null() {
-                return false;
+        for place in &self.reserve {
+            if place.load(Ordering::Relaxed).is_null() {
+                // SAFETY: the layout must not be of size 0; it is a constant of 4 MiB.
+                let block = unsafe { self.inner.alloc(BLOCK) };
+                if block.is_null() {
+                    // What it has so far is kept: an allocation that fails now gets that.
+                    return false;
+                }
+                // AcqRel: its partner is the swap in `give_reserve`. Of two blocks one goes back.
+                let former = place.swap(block, Ordering::AcqRel);
+                self.free_block(former);
             }
-            // AcqRel: its partner is the swap in `give_reserve`. Of two blocks one goes back.
-            let former = self.reserve.swap(block, Ordering::AcqRel);
-            self.free_block(former);
         }
         self.is_short.store(false, Ordering::Relaxed);
         true
@@ -85,16 +95,19 @@ impl<A: GlobalAlloc> Allocator<A> {
     fn give_reserve(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         self.is_short.store(true, Ordering::Relaxed);
-        // AcqRel: its partner is the swap in `take_reserve`. Of several threads that fail at a time, one gets the block.
-        let block = self.reserve.swap(ptr::null_mut(), Ordering::AcqRel);
-        self.free_block(block);
+        for place in &self.reserve {
+            // AcqRel: its partner is the swap in `take_reserve`. Of several threads that fail at a time, one gets the
+            // block.
+            let block = place.swap(ptr::null_mut(), Ordering::AcqRel);
+            self.free_block(block);
+        }
     }
 
     fn free_block(&self, block: *mut u8) {
         if !block.is_null() {
             // SAFETY: the block must be one of this allocator with this layout, and not be used any more. `take_reserve`
             // allocated it, and the swap that returned it took it out of the only place that has it.
-            unsafe { self.inner.dealloc(block, RESERVE) };
+            unsafe { self.inner.dealloc(block, BLOCK) };
         }
     }
 

@@ -76,6 +76,7 @@ counters! {
     RequestPauses Count "Times all requests of a shard waited for its allowance of work: shard_work_per_s";
     InputBytes Level "Memory of incomplete messages and of requests that wait: input_bytes_max";
     InputShed Count "Subscribers closed because of what was kept of their input: input_bytes_max";
+    RequestsRefusedMemory Count "Requests for subscriptions refused while memory was short";
     MessageTimeouts Count "Subscribers closed because a message was not complete in time: message_timeout_ms";
     Compressed Count "Packets compressed, one an audience";
     CompressedBytesBefore Count "Bytes of those packets before compression";

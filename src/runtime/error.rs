@@ -15,6 +15,11 @@ pub enum StartError {
     Log(#[from] LogError),
     #[error("cores: the system does not report which cores this process may use")]
     Cores,
+    #[error(
+        "address space: the reserve of {reserve_mib} MiB is not to be had: expected a limit of at least 1 GiB \
+         ('ulimit -v 1048576', LimitAS=1G in a systemd unit), or none"
+    )]
+    Reserve { reserve_mib: usize },
     #[error(transparent)]
     Machine(#[from] Unfit),
     #[error(transparent)]

@@ -20,6 +20,7 @@ use crate::fault;
 use crate::heartbeat::{Change, HeartbeatWatch};
 use crate::memory;
 use crate::state::{STALLED_S, ServerState};
+use crate::stats::Counter;
 use crate::wake::ShardWaker;
 
 /// Time between two looks.
@@ -47,7 +48,7 @@ pub(super) fn spawn(
             for (watch, market) in watches.iter_mut().zip(&markets) {
                 watch.look(&market.heartbeats).into_iter().for_each(|change| log(change, market.delay_s()));
             }
-            memory.look();
+            memory.look(&state);
             if let Some(tls) = &state.tls {
                 certificates::look(tls);
             }
@@ -67,25 +68,43 @@ fn log(Change { shard, is_stalled }: Change, delay_s: u32) {
     }
 }
 
-/// Says when memory is short, and takes the reserve of the allocator again.
+/// Says when memory is short and what was shed, and takes the reserve of the allocator again.
 #[derive(Default)]
 struct MemoryWatch {
     failures: u64,
     was_short: bool,
+    /// What had been shed before.
+    before: [u64; SHED.len()],
 }
 
+/// What is shed while memory is short, and how it is called.
+const SHED: [(Counter, &str); 3] = [
+    (Counter::RefusedMemory, "new clients were refused"),
+    (Counter::InputShed, "clients closed for the input that was held for them"),
+    (Counter::RequestsRefusedMemory, "requests for subscriptions refused"),
+];
+
 impl MemoryWatch {
-    fn look(&mut self) {
+    fn look(&mut self, state: &ServerState) {
         let failures = memory::failures() - self.failures;
+        let shed = SHED.map(|(counter, _)| state.shards.iter().map(|shard| shard.get(counter)).sum::<u64>());
         if failures > 0 {
             self.failures += failures;
-            tracing::error!("memory is short: {failures} allocation(s) found none at first; new clients are refused");
+            tracing::error!(
+                "memory is short: {failures} allocation(s) found none at first; new clients and more subscriptions are \
+                 refused, and held input is given up"
+            );
         }
-        let is_short = !memory::recover();
+        let is_short = !memory::recover() || failures > 0;
         if self.was_short && !is_short {
-            tracing::info!("memory is no longer short: new clients are accepted");
+            let counts = SHED.iter().zip(shed.iter().zip(self.before));
+            let counts: Vec<_> = counts.map(|((_, what), (now, before))| format!("{} {what}", now - before)).collect();
+            tracing::info!("memory is no longer short; meanwhile {}", counts.join(", "));
         }
-        self.was_short = is_short || failures > 0 && memory::pressure();
+        self.was_short = is_short;
+        if !is_short {
+            self.before = shed;
+        }
     }
 }
 

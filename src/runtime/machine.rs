@@ -5,6 +5,7 @@ use rustix::rand::GetRandomFlags;
 
 use super::StartError;
 use crate::config::Machine;
+use crate::memory;
 
 /// The cores and descriptors of this process. Raises the descriptor limit to its hard limit.
 pub fn machine() -> Result<Machine, StartError> {
@@ -14,6 +15,15 @@ pub fn machine() -> Result<Machine, StartError> {
     let descriptors_max = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let cores = core_affinity::get_core_ids().filter(|cores| !cores.is_empty()).ok_or(StartError::Cores)?;
     Ok(Machine { cores: cores.into_iter().map(|core| core.id).collect(), descriptors_max })
+}
+
+/// Takes the reserve of the allocator, before anything else takes address space.
+///
+/// # Errors
+/// The limit of address space is too low for it.
+pub fn take_reserve() -> Result<(), StartError> {
+    let reserve_mib = memory::RESERVE_BYTES >> 20;
+    memory::recover().then_some(()).ok_or(StartError::Reserve { reserve_mib })
 }
 
 /// The epoch of a run: 32 random bits, the width that packets have for it, and not 0, which publishers send. A time would

@@ -27,7 +27,7 @@ mod threads;
 use std::sync::Arc;
 
 pub use self::error::StartError;
-pub use self::machine::{machine, new_epoch};
+pub use self::machine::{machine, new_epoch, take_reserve};
 pub use self::output::{print, print_error};
 pub use crate::log::Log;
 

@@ -23,7 +23,6 @@ use crate::ingest::delay::{DelayedOpener, Spool};
 use crate::ingest::registry::Spec;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::log::{Log, parse_filter};
-use crate::memory;
 use crate::tls::{ServerSettings, TlsServer};
 use crate::usage::UsageLog;
 
@@ -71,7 +70,6 @@ impl Server {
         let live = Market::start(config, Shared { delayed: states, spool, ..shared })?;
         let (health_stop, stopped) = bounded(0);
         clock::watch_pauses();
-        memory::recover();
         let wakers = delayed.iter().chain([&live]).flat_map(Market::wakers).collect();
         let health = health::spawn(live.state.clone(), wakers, stopped).map_err(StartError::Thread)?;
         let admin =

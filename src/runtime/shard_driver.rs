@@ -223,9 +223,7 @@ impl ShardDriver {
         let has_credentials = self.server.serve_credentials();
         let mut shard = self.shard.borrow_mut();
         let worked = worked || has_credentials;
-        if memory::pressure() {
-            shard.shed_input();
-        }
+        shard.set_memory_short(memory::pressure());
         self.publish_clients(&mut shard);
         if shard.wants_resync() && self.http.state.sequencer.request_resync(self.index) {
             shard.resync_requested();

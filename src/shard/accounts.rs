@@ -122,6 +122,8 @@ pub(super) struct Accounts {
     input_bytes: usize,
     /// Clients that hold much, by how much.
     heavy: BTreeSet<(u32, u32)>,
+    /// The process is short of memory: no client gets more.
+    pub(super) is_short: bool,
 }
 
 /// Whether the held input is within its limits.

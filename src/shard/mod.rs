@@ -412,9 +412,13 @@ impl<I: Io> Shard<I> {
         self.fan_out.histories.bytes()
     }
 
-    /// Closes the clients that hold much input, as the process is short of memory.
-    pub fn shed_input(&mut self) {
-        client_context!(self).shed_all_input();
+    /// Whether the process is short of memory. While it is, requests for more subscriptions are refused, and clients that
+    /// hold much input are closed.
+    pub fn set_memory_short(&mut self, is_short: bool) {
+        self.accounts.is_short = is_short;
+        if is_short {
+            client_context!(self).shed_all_input();
+        }
     }
 
     /// What the shard keeps of what its clients have sent: incomplete messages, requests that wait.

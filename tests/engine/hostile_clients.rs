@@ -222,11 +222,28 @@ fn held_input_is_shed_while_memory_is_short() {
         node.send_bytes(*slot, &frame_begin(1 << 20, bytes));
     }
     node.run_until_idle();
-    node.shard.shed_input();
+    node.shard.set_memory_short(true);
     node.run_until_idle();
     let closed: Vec<bool> = clients.iter().map(|slot| closed_with(&node, *slot) == Some(1008)).collect();
     assert_eq!(closed, [false, false, true, true]);
     assert!(node.shard.input_bytes() < 10_000, "{}", node.shard.input_bytes());
+}
+
+#[test]
+fn more_subscriptions_are_refused_while_memory_is_short() {
+    let mut node = node(Settings::default());
+    let client = node.connect();
+    node.run_until_idle();
+    for (is_short, refused) in [(false, 0), (true, 1), (true, 2), (false, 2)] {
+        node.shard.set_memory_short(is_short);
+        node.send_text(client, r#"{"op":"subscribe","id":1,"channels":["quote"],"symbols":["NEW*"]}"#);
+        node.run_until_idle();
+        assert_eq!(node.shard.counters().get(Counter::RequestsRefusedMemory), refused, "short: {is_short}");
+        assert_eq!(node.shard.counters().get(Counter::RequestErrors), refused);
+        node.send_text(client, r#"{"op":"unsubscribe","id":2,"channels":["quote"],"symbols":["NEW*"]}"#);
+        node.run_until_idle();
+    }
+    assert_eq!(closed_with(&node, client), None, "it keeps what it has");
 }
 
 #[test]

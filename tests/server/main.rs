@@ -2,6 +2,7 @@
 
 mod access;
 mod access_changes;
+mod address_space;
 mod admin;
 mod bad_frames;
 mod bad_http;

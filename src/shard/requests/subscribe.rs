@@ -151,7 +151,8 @@ impl<I: Io> ClientContext<'_, I> {
             let prefixes = index.prefixes(audience).len();
             self.spend(slot_id, prefixes as u64);
         }
-        let checked = self.check_limits(slot_id, operation.id, new.len(), &resolved);
+        let checked = self.check_memory(operation.id, new.len());
+        let checked = checked.and_then(|()| self.check_limits(slot_id, operation.id, new.len(), &resolved));
         // Last: what it reserves is set to what the client has once the request is complete.
         let checked = checked.and_then(|()| self.reserve_for_user(slot_id, operation.id, new.len()));
         if let Err(error) = checked {
@@ -171,6 +172,15 @@ impl<I: Io> ClientContext<'_, I> {
         // The last lookups and the comparison with other sets.
         self.spend(slot_id, changes.len() as u64 / 2);
         Ok(self.begin_change(slot_id, operation, &changes, outcome))
+    }
+
+    fn check_memory(&mut self, id: u64, new: usize) -> Result<(), RequestError> {
+        if !self.accounts.is_short || new == 0 {
+            return Ok(());
+        }
+        self.counters.add(Counter::RequestsRefusedMemory, 1);
+        let message = "symbols: the server is short of memory: expected no more subscriptions until it has some";
+        Err(over_limit(id, message.to_owned()))
     }
 
     fn check_limits(&self, slot_id: SlotId, id: u64, new: usize, resolved: &Resolved) -> Result<(), RequestError> {
