@@ -5,11 +5,13 @@
 //! Where serde_json may differ: lists in the place of objects, with values in the order of the keys, are not compared.
 
 use serde_json::Value;
-use tickcast::identity::{AllowText, Depth, Extent, Grant, Products, RightsText};
+use tickcast::identity::{AllowText, Depth, Extent, Grant, Product, Products, RightsText};
 use tickcast_protocol::control::Pattern;
 use tickcast_protocol::{Channel, ConflationInterval};
 
 const SYMBOLS: [&str; 9] = ["A", "AB", "ABC", "B", "BA", "EQ-1", "user/u/x", "\u{20ac}", "~"];
+/// Of markets, s.
+const DELAYS: [u32; 2] = [0, 900];
 const PREFIXES: [&str; 6] = ["", "A", "AB", "B", "EQ-", "user/u/"];
 
 /// Delay, interval in ms, levels: ordered as terms are.
@@ -20,7 +22,8 @@ pub fn run(data: &[u8]) {
     let Ok(text) = serde_json::from_slice::<RightsText>(data) else { return };
     let allow = AllowText { symbols: vec!["EQ-*".to_owned()], ..AllowText::default() };
     let product = RightsText { allow: vec![allow], ..RightsText::default() };
-    let products = Products::from([("P".to_owned(), product.rules().expect("rules"))]);
+    let product = Product { rules: product.rules().expect("rules"), ..Product::default() };
+    let products = Products::from([("P".to_owned(), product)]);
     let rights = match text.resolve(&products) {
         Ok(rights) => rights,
         Err(problem) => return assert!(!problem.is_empty() && problem.contains("expected") || problem.contains('"')),
@@ -30,18 +33,18 @@ pub fn run(data: &[u8]) {
     if !value.is_object() || rules.any(|rule| !rule.is_object()) {
         return;
     }
-    for channel in Channel::ALL {
+    for (channel, delay_s) in Channel::ALL.into_iter().flat_map(|channel| DELAYS.map(|delay_s| (channel, delay_s))) {
         for symbol in SYMBOLS {
             assert_eq!(
-                terms(rights.grant(symbol, channel), channel),
-                by_rules(&value, symbol, channel),
+                terms(rights.grant(symbol, channel, delay_s), channel),
+                by_rules(&value, symbol, channel, delay_s),
                 "{symbol} {value}"
             );
         }
         for prefix in PREFIXES {
-            let extent = rights.extent(prefix, channel);
+            let extent = rights.extent(prefix, channel, delay_s);
             for symbol in SYMBOLS.iter().filter(|symbol| symbol.starts_with(prefix)) {
-                let granted = rights.grant(symbol, channel).served();
+                let granted = rights.grant(symbol, channel, delay_s).served();
                 let Some(granted) = granted else { continue };
                 let Extent::Some { interval, depth, .. } = extent else {
                     panic!("{symbol} may be seen, and {prefix}* not: {value}")
@@ -66,7 +69,7 @@ fn terms(grant: Grant, channel: Channel) -> Option<Terms> {
 }
 
 /// The best of the rules that cover a symbol, if none of them denies.
-fn by_rules(value: &Value, symbol: &str, channel: Channel) -> Option<Terms> {
+fn by_rules(value: &Value, symbol: &str, channel: Channel, market_delay_s: u32) -> Option<Terms> {
     let list = |name: &str| value.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
     let number = |of: &Value, name: &str| of.get(name).and_then(Value::as_u64);
     let covers = |rule: &Value| {
@@ -87,7 +90,9 @@ fn by_rules(value: &Value, symbol: &str, channel: Channel) -> Option<Terms> {
     let of_rule = |rule: &Value| {
         let interval = ConflationInterval::round_up(number(rule, "conflate_ms").unwrap_or(0)).expect("in range");
         let levels = number(rule, "book_depth").unwrap_or(u64::MAX).min(levels_of_all);
-        (number(rule, "delay_s").unwrap_or(0), interval.interval_ms(), std::cmp::Reverse(levels))
+        let delay_s = number(rule, "delay_s").unwrap_or(0);
+        // A right to newer data is one to the data of the market.
+        (if delay_s <= market_delay_s.into() { 0 } else { delay_s }, interval.interval_ms(), std::cmp::Reverse(levels))
     };
     let mut all: Vec<Terms> = list("allow").iter().filter(|rule| covers(rule)).map(of_rule).collect();
     let has_product = list("products").iter().any(|name| name == "P");

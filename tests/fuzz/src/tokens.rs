@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 use tickcast::access::{Access, AccessSettings, Algorithm, IssuerSettings, KeySet, KeySource, Now};
-use tickcast::identity::{Products, RightsText};
+use tickcast::identity::{Product, Products, RightsText};
 use tickcast_protocol::Channel;
 
 use super::Script;
@@ -38,7 +38,7 @@ pub fn run(data: &[u8]) {
         let again = access.authenticate(token.as_bytes(), now).expect("it was accepted before");
         assert_eq!(*again, **principal);
         check(header, claims, &principal.user);
-        assert!(!principal.may_see("user/other/x", Channel::Quote));
+        assert!(!principal.may_see("user/other/x", Channel::Quote, 0));
     }
 }
 
@@ -59,8 +59,10 @@ fn access() -> Access {
         types: vec!["JWT".to_owned()],
         leeway_s: LEEWAY_S,
         lifetime_max_s: LIFETIME_MAX_S,
+        sessions_max: None,
     };
-    let products = Products::from([("P".to_owned(), product.rules().expect("rules"))]);
+    let product = Product { rules: product.rules().expect("rules"), ..Product::default() };
+    let products = Products::from([("P".to_owned(), product)]);
     let settings = AccessSettings { issuers: vec![issuer], products, ..AccessSettings::default() };
     Access::new(settings, None, Now { wall_s: NOW_S, ns: 0 }).expect("valid settings")
 }
