@@ -311,7 +311,7 @@ export class Engine {
     const whole = denied.filter((name: string) => !this.#interest.isGranted(name));
     this.#reportNames("denied", "not for this client", whole);
     if (!request.again) this.#reportNames("limited", "only a part is for this client", limited);
-    this.#reportNames("delayed", "this client's right is to delayed data, which is not served", delayed);
+    this.#reportNames("delayed", "this client's right is to delayed data, which is not served here", delayed);
     this.#reportAnswers();
   }
 

@@ -259,7 +259,7 @@ test("what a new token drops is told, and what it allows is subscribed to", asyn
   expect(errors).toEqual([
     "denied: XAU: not for this client",
     "limited: BTC-USD: only a part is for this client",
-    "delayed: XAU: this client's right is to delayed data, which is not served",
+    "delayed: XAU: this client's right is to delayed data, which is not served here",
   ]);
   server.last.sendControl({ type: "expiring", in_s: 60 });
   await settle();

@@ -46,12 +46,12 @@ export function rightsText({ denied, limited, delayed }: Omit<SubscriptionResult
   const parts = [];
   if (denied.length > 0) parts.push("No symbol is among your rights.");
   else if (limited.length > 0) parts.push("Some symbols or channels are not among your rights, and are not shown.");
-  if (delayed.length > 0) parts.push("Your right to some of them is to delayed data, which this server does not send.");
+  if (delayed.length > 0) parts.push("Your right to some of them is to delayed data, which is not served here.");
   return parts.join(" ");
 }
 
 /** Why an instrument has no depth; empty where it may have one. */
 export function depthText({ denied, delayed }: Pick<SubscriptionResult, "denied" | "delayed">): string {
-  if (delayed.length > 0) return "Your right is to delayed depth, which this server does not send";
+  if (delayed.length > 0) return "Your right is to delayed depth, which is not served here";
   return denied.length > 0 ? "The depth is not among your rights" : "";
 }

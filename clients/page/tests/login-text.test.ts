@@ -35,7 +35,7 @@ test("what is not shown has words", () => {
     "Some symbols or channels are not among your rights, and are not shown.",
   );
   expect(rightsText({ ...none, denied: ["*"], delayed: ["*"] })).toBe(
-    "No symbol is among your rights. Your right to some of them is to delayed data, which this server does not send.",
+    "No symbol is among your rights. Your right to some of them is to delayed data, which is not served here.",
   );
   expect(depthText({ denied: ["A"], delayed: [] })).toBe("The depth is not among your rights");
   expect(depthText({ denied: ["A"], delayed: ["A"] })).toContain("delayed depth");
