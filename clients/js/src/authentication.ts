@@ -12,6 +12,7 @@ import type { Settings } from "./messages";
 
 const FIRST_MS = 1000;
 const MOST_MS = 30_000;
+const CONNECT: TokenRequest = { reason: "connect", message: "" };
 /** A token that does not last longer than the one before by this is no progress. */
 const PROGRESS_MS = 1000;
 
@@ -27,7 +28,7 @@ export interface AuthenticationEvents {
 
 export class Authentication {
   /** Why the next token is asked for. */
-  why: TokenRequest = { reason: "connect", message: "" };
+  why: TokenRequest = CONNECT;
   /** The welcome of a connection that is not authenticated yet. */
   #greeting: any = null;
   #secret = "";
@@ -113,6 +114,8 @@ export class Authentication {
     this.#timer = undefined;
     this.#greeting = null;
     this.#asking = false;
+    // What was needed on this connection says nothing of the next one; a refusal does.
+    if (this.why.reason !== "refused") this.why = CONNECT;
     this.#requestId = this.#attempts = this.#expiresAt = 0;
   }
 
@@ -121,7 +124,7 @@ export class Authentication {
     if (expiresAt > this.#expiresAt + PROGRESS_MS) this.#attempts = 0;
     this.#expiresAt = expiresAt;
     this.#refusals = 0;
-    this.why = { reason: "connect", message: "" };
+    this.why = CONNECT;
     return message;
   }
 

@@ -129,6 +129,19 @@ test("a function without a token is asked again when the server requires one", a
   expect(client.connection.phase).toBe("live");
 });
 
+test("a token that comes when the server has lost its patience is presented on the next connection", async () => {
+  await open(["", "secret"]);
+  server.last.welcome(7, REQUIRED);
+  await settle();
+  expect(server.last.takeRequests()).toMatchObject([{ op: "auth", token: "secret" }]);
+  server.last.closeWith(4001, "no token within 5000 ms");
+  await settle(1000);
+  expect(asked.map(({ reason }) => reason)).toEqual(["connect", "required", "connect"]);
+  server.last.welcome(7, REQUIRED);
+  expect(answerAuth({})).toBe("secret");
+  expect(client.connection.phase).toBe("live");
+});
+
 test("a token is renewed on the open connection before it expires", async () => {
   await open(["secret-1", "secret-2"]);
   server.last.welcome(7, REQUIRED);
