@@ -40,12 +40,10 @@ impl Config {
     /// The setting, its value and what was expected.
     pub fn resolve(layer: Layer, machine: &Machine, epoch: u32) -> Result<Self, ConfigError> {
         let cores = resolve_cores(layer.cores.as_deref(), machine)?;
-        let publishers_max = within!(layer.publishers_max, 64, 1, 4096);
         let connections_max = resolve_connections(layer.connections_max, machine, cores.len())?;
-        let pending_connections_max = resolve_pending(layer.pending_connections_max, publishers_max, machine)?;
-        let handshakes_per_s = within!(layer.handshakes_per_s, 2000, 0, 1_000_000);
-        let shares = AddressShares::of(connections_max, pending_connections_max, handshakes_per_s, cores.len());
-        let shares = shares.resolve(&layer)?;
+        let (publishers_max, pending_connections_max) = resolve_pending(&layer, machine)?;
+        let shares = AddressShares::resolve(&layer, connections_max, pending_connections_max, cores.len())?;
+        let handshakes_per_s = shares.of_all_per_s;
         let (publish_pace, publisher_limits) = (resolve_pace(&layer)?, resolve_publisher_limits(&layer)?);
         let (answers, listen) = (AnswerLimits::resolve(&layer)?, resolve_listen(layer.listen.as_deref())?);
         let tls = TlsListener::resolve(&layer, listen)?;
@@ -114,29 +112,26 @@ impl Config {
     }
 }
 
-/// Limits of one address.
+/// Limits of one address, and the handshakes of all together.
 struct AddressShares {
+    of_all_per_s: u32,
     connections_max: u32,
     pending_max: u32,
     handshakes_per_s: u32,
 }
 
 impl AddressShares {
-    /// The defaults, by the limits of all addresses together.
-    fn of(connections_max: u32, pending_max: u32, handshakes_per_s: u32, cores: usize) -> Self {
-        Self {
-            connections_max: agreement::connections_per_address_max(connections_max),
-            pending_max: agreement::pending_per_address_max(pending_max),
-            handshakes_per_s: agreement::handshakes_per_address_per_s(handshakes_per_s, cores),
-        }
-    }
-
-    /// The limits as given; where they are not, these.
-    fn resolve(self, layer: &Layer) -> Result<Self, ConfigError> {
+    /// The limits as given; where they are not, by those of all addresses together.
+    fn resolve(layer: &Layer, connections_max: u32, pending_max: u32, cores: usize) -> Result<Self, ConfigError> {
+        let of_all_per_s = within!(layer.handshakes_per_s, 2000, 0, 1_000_000);
+        let connections_max = agreement::connections_per_address_max(connections_max);
+        let pending_max = agreement::pending_per_address_max(pending_max);
+        let handshakes_per_s = agreement::handshakes_per_address_per_s(of_all_per_s, cores);
         Ok(Self {
-            connections_max: layer.connections_per_address_max.unwrap_or(self.connections_max),
-            pending_max: within!(layer.pending_per_address_max, self.pending_max, 0, 1_000_000),
-            handshakes_per_s: within!(layer.handshakes_per_address_per_s, self.handshakes_per_s, 0, 1_000_000),
+            of_all_per_s,
+            connections_max: layer.connections_per_address_max.unwrap_or(connections_max),
+            pending_max: within!(layer.pending_per_address_max, pending_max, 0, 1_000_000),
+            handshakes_per_s: within!(layer.handshakes_per_address_per_s, handshakes_per_s, 0, 1_000_000),
         })
     }
 }
@@ -337,7 +332,9 @@ fn resolve_connections(given: Option<u32>, machine: &Machine, shards: usize) -> 
 }
 
 /// Pending connections and publishers have descriptors of the process.
-fn resolve_pending(given: Option<u32>, publishers_max: u32, machine: &Machine) -> Result<u32, ConfigError> {
+fn resolve_pending(layer: &Layer, machine: &Machine) -> Result<(u32, u32), ConfigError> {
+    let publishers_max = within!(layer.publishers_max, 64, 1, 4096);
+    let given = layer.pending_connections_max;
     let descriptors = machine.descriptors_max;
     let pending = match given {
         Some(_) => within("pending_connections_max", given, 0, 16, 1_000_000)?,
@@ -352,7 +349,7 @@ fn resolve_pending(given: Option<u32>, publishers_max: u32, machine: &Machine) -
         );
         return Err(value("publishers_max", problem));
     }
-    Ok(pending)
+    Ok((publishers_max, pending))
 }
 
 fn resolve_origins(list: &str) -> Result<Origins, ConfigError> {

@@ -15,9 +15,9 @@
 //! * A [`ShortSend`] says how much plaintext was taken, the tail included: it may be all of the send.
 //! * What is held of a client's input is less than a record ([`Io::held_input`]).
 //!
-//! Memory: 8 bytes a slot up to the highest that was secured, which stay: a slot is used again before a higher one, so that
-//! the table has as many as there were connections at once; 4.1 KB each secured one, without a tail and held input, of which
-//! 2.9 KB are in the library, beside the struct.
+//! Memory: 8 bytes a slot up to the highest that was secured, which stay: a slot is used again before a higher one, so
+//! that the table has as many as there were connections at once; 4.1 KB each secured one, without a tail and held input,
+//! of which 2.9 KB are in the library, beside the struct.
 //! Cost: that of sealing, see [`crate::tls::Session`].
 
 use super::{Completion, Completions, Io, SendOp, SendOutcome, ShortSend, SlotId};

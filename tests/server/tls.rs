@@ -302,7 +302,7 @@ fn client_certificates_stand_for_publishers_and_operators() {
         let ca = authority.path("ca.pem");
         let text = format!(
             "feed = ['none']\ntls_client_ca = '{}'\noperator_certificates = 'ops.test, second.test'\n\
-             [[publisher]]\nname = 'desk'\nsymbols = ['BTC-*']\ncertificate_names = [{names}]\n",
+             [[publisher]]\nname = 'maker-a'\nsymbols = ['BTC-*']\ncertificate_names = [{names}]\n",
             ca.display()
         );
         std::fs::write(&config, text).expect("the folder is writable");
