@@ -73,6 +73,7 @@ impl HttpServer {
             principal,
             address,
             transport,
+            delay_s: self.state().delay_s(),
             from_ms,
             ended_ms: None,
             denied: 0,

@@ -29,6 +29,8 @@ pub(super) struct LocalSession {
     pub(super) principal: Arc<Principal>,
     pub(super) address: Option<IpAddr>,
     pub(super) transport: &'static str,
+    /// Age of the data of its market, s.
+    pub(super) delay_s: u32,
     /// Since when it has these rights, ms since 1970.
     pub(super) from_ms: u64,
     /// Since when it does not count any more, if another one has its place.
@@ -46,6 +48,7 @@ impl LocalSession {
             principal: self.principal.clone(),
             address: self.address,
             transport: self.transport,
+            delay_s: self.delay_s,
             from_ms: self.from_ms,
         }
     }

@@ -30,6 +30,8 @@ pub struct SessionFacts {
     pub principal: Arc<Principal>,
     pub address: Option<IpAddr>,
     pub transport: &'static str,
+    /// Age of the data that it gets, s; 0: live.
+    pub delay_s: u32,
     /// Since when it has these rights, ms since 1970.
     pub from_ms: u64,
 }

@@ -37,6 +37,9 @@ pub(super) struct Line<'a> {
     pub(super) address: Cow<'a, str>,
     #[serde(skip_serializing_if = "is_empty")]
     pub(super) transport: Cow<'a, str>,
+    /// Age of the data; live if it is not there.
+    #[serde(skip_serializing_if = "is_0")]
+    pub(super) delay_s: u64,
     #[serde(skip_serializing_if = "is_empty")]
     pub(super) credential: Cow<'a, str>,
     /// Since when the session has, or had, these products.
@@ -112,6 +115,7 @@ fn of_session<'a>(session: &'a SessionFacts, change: &'a Change, at_ms: u64, run
         products: Some(texts(&principal.contract.products)),
         address: session.address.map_or_else(String::new, |address| address.to_string()).into(),
         transport: session.transport.into(),
+        delay_s: session.delay_s.into(),
         credential: if principal.kind == Kind::ApiKey { "api_key" } else { "token" }.into(),
         from: utc(session.from_ms).into(),
         ..Line::default()
@@ -172,7 +176,8 @@ mod tests {
     }
 
     fn text(change: Change, principal: Arc<Principal>) -> String {
-        let session = SessionFacts { number: 7, principal, address: None, transport: "websocket", from_ms: 5 };
+        let session =
+            SessionFacts { number: 7, principal, address: None, transport: "websocket", delay_s: 0, from_ms: 5 };
         let mut out = Vec::new();
         Line::of(&Event { at_ms: 1005, what: What::Session { session, change } }, 0xab).push(&mut out);
         String::from_utf8(out).unwrap()

@@ -11,7 +11,7 @@ fn settings(folder: &Path) -> UsageSettings {
 
 fn opened(number: u64) -> What {
     let principal = Arc::new(Principal::new(Kind::Token, "u1", Arc::new(Rights::none())));
-    let session = SessionFacts { number, principal, address: None, transport: "events", from_ms: 5 };
+    let session = SessionFacts { number, principal, address: None, transport: "events", delay_s: 0, from_ms: 5 };
     What::Session { session, change: Change::Opened }
 }
 

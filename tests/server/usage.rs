@@ -165,7 +165,7 @@ fn report_equals_what_the_test_has_counted() {
     }
     assert_eq!(read["all"]["users"], 5, "{read}");
     let csv = report(&dir, &["--csv"]).stdout;
-    assert!(csv.starts_with("product,professional,") && csv.contains("\nGOLD,1,1,1,3,"), "{csv}");
+    assert!(csv.starts_with("product,delay_s,professional,") && csv.contains("\nGOLD,0,1,1,1,3,"), "{csv}");
     let table = report(&dir, &[]).stdout;
     assert!(table.contains("BTC ") && table.contains("(all)"), "{table}");
     // Each session that was opened was closed, by a line that has all of it.

@@ -117,10 +117,11 @@ struct Report {
     unread: Unread,
 }
 
-/// One product.
+/// One product, live or of a market with a delay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Row {
     product: String,
+    delay_s: u64,
     professional: u64,
     non_professional: u64,
     unclassified: u64,
@@ -229,7 +230,7 @@ impl Reader {
         let session = |tally: &mut Tally, from_ms: u64| OpenSession {
             user: tally.user(&line.user),
             professional: line.professional,
-            products: tally.products(line.products.as_deref().unwrap_or_default()),
+            products: tally.products(line.products.as_deref().unwrap_or_default(), line.delay_s),
             from_ms,
         };
         let held = self.open.remove(&*line.session);

@@ -14,9 +14,9 @@ pub(super) struct Interval {
 
 /// Indices of names.
 #[derive(Debug, Default)]
-struct Names(HashMap<String, u32>);
+struct Users(HashMap<String, u32>);
 
-impl Names {
+impl Users {
     fn index(&mut self, name: &str) -> u32 {
         let next = self.0.len() as u32;
         self.0.get(name).copied().unwrap_or_else(|| *self.0.entry(name.to_owned()).or_insert(next))
@@ -42,15 +42,16 @@ struct Product {
 #[derive(Debug)]
 pub(super) struct Tally {
     month: Month,
-    users: Names,
-    names: Names,
+    users: Users,
+    /// By name and age of the data.
+    names: HashMap<(String, u64), u32>,
     products: Vec<Product>,
     all: Product,
 }
 
 impl Tally {
     pub(super) fn new(month: Month) -> Self {
-        Self { month, users: Names::default(), names: Names::default(), products: Vec::new(), all: Product::default() }
+        Self { month, users: Users::default(), names: HashMap::new(), products: Vec::new(), all: Product::default() }
     }
 
     pub(super) fn user(&mut self, name: &str) -> u32 {
@@ -58,11 +59,14 @@ impl Tally {
     }
 
     /// The indices of products. Rights without a product are one without a name.
-    pub(super) fn products(&mut self, names: &[Cow<'_, str>]) -> Vec<u32> {
-        let mut products: Vec<u32> = match names {
-            [] => vec![self.names.index("")],
-            names => names.iter().map(|name| self.names.index(name)).collect(),
+    pub(super) fn products(&mut self, names: &[Cow<'_, str>], delay_s: u64) -> Vec<u32> {
+        let unnamed = [Cow::Borrowed("")];
+        let names = if names.is_empty() { &unnamed } else { names };
+        let mut index = |name: &str| {
+            let next = self.names.len() as u32;
+            *self.names.entry((name.to_owned(), delay_s)).or_insert(next)
         };
+        let mut products: Vec<u32> = names.iter().map(|name| index(name)).collect();
         products.sort_unstable();
         products.dedup();
         products
@@ -90,13 +94,13 @@ impl Tally {
     /// The products by name, and all together.
     pub(super) fn finish(self) -> (Vec<Row>, Row) {
         let mut products: Vec<Option<Product>> = self.products.into_iter().map(Some).collect();
-        let mut names: Vec<(String, u32)> = self.names.0.into_iter().collect();
+        let mut names: Vec<((String, u64), u32)> = self.names.into_iter().collect();
         names.sort_unstable();
-        let rows = names.into_iter().filter_map(|(name, index)| {
+        let rows = names.into_iter().filter_map(|((name, delay_s), index)| {
             let product = products.get_mut(index as usize)?.take()?;
-            (!product.users.is_empty()).then(|| product.row(name))
+            (!product.users.is_empty()).then(|| product.row(name, delay_s))
         });
-        (rows.collect(), self.all.row(String::new()))
+        (rows.collect(), self.all.row(String::new(), 0))
     }
 }
 
@@ -114,14 +118,14 @@ impl Product {
         }
     }
 
-    fn row(mut self, product: String) -> Row {
+    fn row(mut self, product: String, delay_s: u64) -> Row {
         self.edges.sort_unstable();
         let (mut present, mut peak_sessions) = (0u64, 0);
         for edge in self.edges {
             present = if edge % 2 == 1 { present + 1 } else { present - 1 };
             peak_sessions = present.max(peak_sessions);
         }
-        let mut row = Row { product, peak_sessions, session_ms: self.session_ms, ..Row::default() };
+        let mut row = Row { product, delay_s, peak_sessions, session_ms: self.session_ms, ..Row::default() };
         for classes in self.users.into_values() {
             match classes {
                 Classes { is_professional: true, .. } => row.professional += 1,

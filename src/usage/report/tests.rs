@@ -70,8 +70,19 @@ fn users_peaks_and_hours_are_counted_by_product() {
     assert_eq!(json["products"][0]["product"], serde_json::Value::Null);
     assert_eq!((&json["products"][1]["product"], &json["products"][1]["session_hours"]), (&"X".into(), &5.5.into()));
     let csv = text::csv(&report);
-    assert!(csv.contains("\nX,2,0,0,2,2,5.50\n") && csv.contains("\n,0,0,1,1,0,0.00\n"), "{csv}");
+    assert!(csv.contains("\nX,0,2,0,0,2,2,5.50\n") && csv.contains("\n,0,0,0,1,1,0,0.00\n"), "{csv}");
     assert!(text::table(&report).contains("(no product)") && !text::table(&report).contains("could not be read"));
+}
+
+#[test]
+fn delayed_data_has_rows_of_its_own() {
+    let live = line("closed", 2.0, "r-1", "a", "false", "\"X\"", (1.0, 2.0));
+    let delayed =
+        line("closed", 2.0, "r-2", "b", "true", "\"X\"", (1.0, 2.0)).replace("\"at\"", "\"delay_s\":900,\"at\"");
+    let report = report(&[("usage-2026-11-01-0001.jsonl", &(live + &delayed))]);
+    let rows: Vec<_> = report.rows.iter().map(|row| (row.product.as_str(), row.delay_s, row.professional)).collect();
+    assert_eq!((rows, report.total.users()), (vec![("X", 0, 0), ("X", 900, 1)], 2));
+    assert!(text::csv(&report).contains("\nX,900,1,0,0,1,1,1.00\n"), "{}", text::csv(&report));
 }
 
 #[test]

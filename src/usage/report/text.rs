@@ -8,15 +8,23 @@ use super::{Report, Row};
 
 /// What the row of rights without a product is called.
 const NO_PRODUCT: &str = "(no product)";
-const COLUMNS: [&str; 7] =
-    ["product", "professional", "non_professional", "unclassified", "users", "peak_sessions", "session_hours"];
+const COLUMNS: [&str; 8] = [
+    "product",
+    "delay_s",
+    "professional",
+    "non_professional",
+    "unclassified",
+    "users",
+    "peak_sessions",
+    "session_hours",
+];
 
 /// Lines for people.
 pub(super) fn table(report: &Report) -> String {
     let mut rows = vec![COLUMNS.map(str::to_owned)];
     rows.extend(report.rows.iter().map(|row| cells(row, NO_PRODUCT)));
     rows.push(cells(&report.total, "(all)"));
-    let widths: [usize; 7] =
+    let widths: [usize; 8] =
         std::array::from_fn(|nth| rows.iter().map(|row| row[nth].chars().count()).max().unwrap_or_default());
     let mut out =
         format!("usage in {} (UTC), from {} files with {} lines\n", month(report), report.files, report.lines);
@@ -56,6 +64,7 @@ pub(super) fn json(report: &Report) -> String {
     };
     let products = report.rows.iter().map(|product| {
         let mut object = row(product);
+        object["delay_s"] = product.delay_s.into();
         object["product"] = if product.product.is_empty() { Value::Null } else { product.product.as_str().into() };
         object
     });
@@ -94,12 +103,13 @@ fn hours(row: &Row) -> f64 {
     (row.session_ms as f64 / 36_000.0).round() / 100.0
 }
 
-fn cells(row: &Row, unnamed: &str) -> [String; 7] {
+fn cells(row: &Row, unnamed: &str) -> [String; 8] {
     // Names are of the configuration. What is shown on a terminal has no commands to it all the same.
     let name = if row.product.is_empty() { unnamed.to_owned() } else { row.product.escape_debug().to_string() };
-    let numbers = [row.professional, row.non_professional, row.unclassified, row.users(), row.peak_sessions];
-    let [a, b, c, d, e] = numbers.map(|number| number.to_string());
-    [name, a, b, c, d, e, format!("{:.2}", hours(row))]
+    let numbers =
+        [row.delay_s, row.professional, row.non_professional, row.unclassified, row.users(), row.peak_sessions];
+    let [a, b, c, d, e, f] = numbers.map(|number| number.to_string());
+    [name, a, b, c, d, e, f, format!("{:.2}", hours(row))]
 }
 
 fn quoted(text: &str) -> String {
