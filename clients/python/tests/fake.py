@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from conftest import DEADLINE_S
@@ -69,10 +69,16 @@ Script = Callable[[Peer], Awaitable[None]]
 
 
 class Fake:
-    """A server with one script per connection; the last script is used for all further ones."""
+    """A server with one script, and more of the welcome, per connection; the last one is used for all further ones."""
 
-    def __init__(self, *scripts: Script, refuse: Callable[[int], Response | None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        *scripts: Script,
+        refuse: Callable[[int], Response | None] = lambda _: None,
+        welcomes: Sequence[dict[str, Any]] = ({},),
+    ) -> None:
         self.scripts = scripts
+        self.welcomes = welcomes
         self.peers: list[Peer] = []
         self.attempts = 0
         self.refuse = refuse
@@ -93,7 +99,7 @@ class Fake:
         peer = Peer(socket, len(self.peers))
         self.peers.append(peer)
         try:
-            await peer.send(**WELCOME)
+            await peer.send(**WELCOME, **self.welcomes[min(peer.number, len(self.welcomes) - 1)])
             await self.scripts[min(peer.number, len(self.scripts) - 1)](peer)
         except ConnectionClosed:
             pass

@@ -42,6 +42,20 @@ async def test_a_lost_connection_resumes_with_its_token_without_repetition() -> 
         assert client.stats["reconnects"] == 1
 
 
+async def test_the_age_of_the_data_is_that_of_the_last_welcome() -> None:
+    renewed = asyncio.Event()
+
+    async def delayed(peer: Peer) -> None:
+        await renewed.wait()
+        peer.reset()
+
+    fake = Fake(delayed, Peer.serve, welcomes=[{"delay_s": 900}, {}])
+    async with fake as server, tickcast.connect(server.url, backoff=quick()) as client:
+        assert client.delay_s == 900
+        renewed.set()
+        await until(lambda: client.reconnects == 1 and client.delay_s == 0)
+
+
 async def test_a_snapshot_after_a_resume_reports_the_gap() -> None:
     async def first(peer: Peer) -> None:
         await peer.answer()

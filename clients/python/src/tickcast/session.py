@@ -82,6 +82,8 @@ class Session:
         """When its token expires, Unix seconds; `None` if it does not."""
         self.version = ""
         """The server's version."""
+        self.delay_s = 0
+        """The age of the data, seconds, where the server serves it later; 0: live."""
         self.reconnects = 0
         """How often the connection was lost and reopened."""
         self.packets_read = 0
@@ -427,6 +429,7 @@ class Session:
         self.version = str(control.get("version", ""))
         self._heartbeat_s = float(control.get("heartbeat_ms", 5000)) / 1e3
         self._limits = cast("dict[str, int]", control.get("limits", {}))
+        self.delay_s = int(control.get("delay_s", 0))
         if control.get("auth") == "required":
             raise ClosedError(4001, "the server requires a token")
         self._identified(control)
