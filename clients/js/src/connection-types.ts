@@ -27,6 +27,8 @@ export interface Connection {
   readonly epoch: number;
   /** The server's version. */
   readonly version: string;
+  /** The age of the data, in seconds, where the server serves it later; 0: live. */
+  readonly delayS: number;
   /**
    * How the present connection continued the stream: `fresh` where there was nothing to continue, `pending` until the
    * server has answered, `replay` from history without a gap, `snapshot` where at least a part needed a snapshot.

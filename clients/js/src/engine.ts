@@ -212,7 +212,7 @@ export class Engine {
   /** Begins with a connection that can be used. */
   #welcome(greeting: any): void {
     if (!greeting) return;
-    const { epoch, version, heartbeat_ms: heartbeatMs = 5000, limits, auth } = greeting;
+    const { epoch, version, heartbeat_ms: heartbeatMs = 5000, limits, auth, delay_s: delayS = 0 } = greeting;
     const former = this.#connection.current.epoch;
     if (former) this.#store.counters.reconnects++;
     if (former && former !== epoch) this.#store.newEpoch();
@@ -223,7 +223,7 @@ export class Engine {
     // A server that names a user knows it by a cookie, and takes tokens.
     const login = auth ?? (identity.user ? "optional" : "none");
     const resumed = this.#interest.resumed(epoch);
-    this.#connection.welcomed({ epoch, version, resumed, ...identity, login }, heartbeatMs);
+    this.#connection.welcomed({ epoch, version, delayS, resumed, ...identity, login }, heartbeatMs);
     this.#plan();
     this.#ping();
     // Before any value of this connection comes, so that the resynchronisation shows as a state.

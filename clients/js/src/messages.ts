@@ -109,7 +109,7 @@ export const NO_COUNTERS: Counters = {
 
 export const NO_CONNECTION: Connection = {
   ...{ phase: "connecting", reason: "", code: 0, attempt: 1, retryAt: 0, epoch: 0, version: "", resumed: "fresh" },
-  ...{ user: "", expiresAt: 0, login: "none" },
+  ...{ delayS: 0, user: "", expiresAt: 0, login: "none" },
 };
 
 /** Unix time in ms with fractions, the same on both sides. */

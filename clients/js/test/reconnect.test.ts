@@ -46,6 +46,26 @@ test("the first attempt is immediate, later ones are random below a doubling bou
   client.close();
 });
 
+test("the age of the data is that of the last welcome", async () => {
+  const client = server.client();
+  const seen: number[] = [];
+  client.on("connection", ({ delayS }) => seen.push(delayS));
+  await settle();
+  expect(client.connection.delayS).toBe(0);
+  server.last.welcome(7, { delay_s: 900 });
+  await settle();
+  expect(client.connection.delayS).toBe(900);
+  // What is on the page meanwhile is as old as before.
+  server.last.closeWith(1006);
+  expect(client.connection).toMatchObject({ phase: "waiting", delayS: 900 });
+  await settle(1);
+  server.last.welcome(8);
+  await settle();
+  expect(client.connection).toMatchObject({ phase: "live", delayS: 0 });
+  expect([...new Set(seen)]).toEqual([900, 0]);
+  client.close();
+});
+
 test("only a stream that was live for a while resets the bound", async () => {
   vi.spyOn(Math, "random").mockReturnValue(1);
   const client = server.client();
