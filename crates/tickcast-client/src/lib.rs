@@ -57,6 +57,12 @@
 //! # }
 //! ```
 //!
+//! # Delayed markets
+//!
+//! A server may serve its data a fixed time later. `delay_s` of [`Reply::Welcome`], [`Reply::Subscribed`] and
+//! [`Reply::Resumed`] says how old it is, in seconds; 0 is live. [`Client::token`] belongs to one market: in another one
+//! the subscriptions begin with a snapshot.
+//!
 //! # Resume in another process
 //!
 //! [`Client::token`] is the position of a stream. A program that stores it continues with [`Client::resume`].
