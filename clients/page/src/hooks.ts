@@ -30,6 +30,8 @@
  * | `[data-panel=banner] [data-field=…]` | `banner-title`, `banner-text`; hidden while the connection is good |
  * | `[data-action=login]` | the button with the user; `data-login`: `in`, `out`, `expiring` |
  * | `[data-panel=login] [data-field=…]` | `login-state`, `login-message`, `login-rights`, `login-form`, `login-token` |
+ * | `[data-field=delay]` | `Delayed by 15 minutes`, on every view; empty where prices are live |
+ * | `body[data-delayed]` | `yes` where prices are delayed; the word for `live` and `LIVE` is then `delayed` |
  * | `[data-field=rights]` | what is not shown to the user, below the watchlist |
  * | `[data-panel=operator][data-access]` | `asking`, `open`, `token`, `refused`; the reason in `[data-field=gate-text]` |
  * | `[data-total=NAME]` | `clients`, `audiences`, `catching_up`, `sequenced`, `records`, `packets`, |

@@ -1,5 +1,6 @@
 /** The header of the chosen instrument: name, state, last price, change, figures of the day. Also the page's title. */
 
+import { titleText } from "./delay.ts";
 import { field, mark, write } from "./dom.ts";
 import { NONE, compactText, percentText } from "./format.ts";
 import type { Market } from "./market.ts";
@@ -47,7 +48,7 @@ export class Ident {
     write(parts.symbol, market.symbol(row));
     write(parts.venue, market.client.instruments.venue(row));
     const state = market.state(row);
-    write(parts.state, state);
+    write(parts.state, market.stateText(row));
     mark(this.#root, "state", state);
     this.#showLast();
     write(
@@ -63,10 +64,11 @@ export class Ident {
     write(parts.volume, compactText(market.volume(row)));
   }
 
-  /** `BTC-USD 61,837.63`, for the title of the page. */
+  /** `BTC-USD 61,837.63`, for the title of the page; before it the delay, if there is one. */
   get title(): string {
     const [row, market] = [this.#row, this.#market];
-    return row < 0 ? "tickcast" : `${market.symbol(row)} ${market.lastText(row)} · tickcast`;
+    const title = row < 0 ? "tickcast" : `${market.symbol(row)} ${market.lastText(row)} · tickcast`;
+    return titleText(title, market.client.connection.delayS);
   }
 
   #showLast(): void {

@@ -5,7 +5,8 @@
 
 import { CHANGED, type Frame, connect } from "tickcast";
 import { Chart, DRAW_EVERY_MS, INTERVALS_S } from "./chart.ts";
-import { field, part, write } from "./dom.ts";
+import { delayText, gridText } from "./delay.ts";
+import { attribute, field, part, write } from "./dom.ts";
 import { noteFrame } from "./hooks.ts";
 import { Ident } from "./ident.ts";
 import { Ladder } from "./ladder.ts";
@@ -102,6 +103,14 @@ function showLogin(): void {
   ladder.note = depthText(book);
 }
 
+/** Says in words how old the prices are. What is shown while the connection is lost is of that age as well. */
+function showDelay(): void {
+  const { delayS } = client.connection;
+  write(field(document, "delay"), delayText(delayS));
+  attribute(part(document, "#watchlist-rows"), "aria-label", gridText(delayS));
+  document.title = ident.title;
+}
+
 function onFrame(frame: Frame): void {
   recent.take(frame.trades, client.instruments);
   trades.take(frame.trades);
@@ -163,6 +172,7 @@ client.on("released", ({ row }) => {
 let wasLive = false;
 client.on("connection", ({ phase, resumed }) => {
   showLogin();
+  showDelay();
   status.showConnection();
   watchlist.renew();
   // Without a replay the live events have a gap.

@@ -6,6 +6,7 @@
  */
 
 import { decimal, type Client, type InstrumentState, type QuoteField, type TickerField } from "tickcast";
+import { liveText } from "./delay.ts";
 import { Digits, NONE, priceText, spareOfTick, withDecimals } from "./format.ts";
 import type { RecentTrade } from "./recent-trades.ts";
 
@@ -41,6 +42,11 @@ export class Market {
 
   state(row: number): InstrumentState {
     return this.client.state(row);
+  }
+
+  /** The state for a user to read. */
+  stateText(row: number): string {
+    return liveText(this.state(row), this.client.connection.delayS);
   }
 
   /** Symbol and venue in lower case, for the search. */

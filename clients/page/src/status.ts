@@ -1,6 +1,7 @@
 /** The status bar with the choice of the conflation interval, and the banner above the panels. */
 
 import type { Client, Connection } from "tickcast";
+import { liveText } from "./delay.ts";
 import { colour, field, fitCanvas, mark, part, radioGroup, write } from "./dom.ts";
 import { NONE, countText, millisText } from "./format.ts";
 import type { Login } from "./login.ts";
@@ -58,7 +59,8 @@ export class Status {
     const name = nameOf(connection);
     mark(document.body, "connection", name);
     this.#markOld(connection);
-    this.#write("connection", name);
+    this.#write("connection", liveText(name, connection.delayS));
+    mark(document.body, "delayed", connection.delayS > 0 ? "yes" : "");
     const seconds = Math.max(0, Math.ceil((connection.retryAt - Date.now()) / 1000));
     this.#write("countdown", connection.phase === "waiting" ? `in ${seconds} s` : "");
     const isAsked = this.#login.isNeeded;

@@ -153,7 +153,7 @@ export class WatchlistRow {
     write(this.#spread, Number.isNaN(spread) ? NONE : spread.toFixed(spread < 10 ? 2 : 1));
     write(this.#volume, compactText(market.volume(row)));
     const state = market.state(row);
-    write(this.#state, state);
+    write(this.#state, market.stateText(row));
     mark(this.element, "state", state);
   }
 

@@ -7,6 +7,7 @@ mod chart;
 pub mod chromium;
 mod client;
 mod connection;
+mod delayed;
 mod events;
 mod handling;
 mod large;
