@@ -41,7 +41,9 @@ fn page_of_a_delayed_market_says_so_on_every_view_and_never_that_it_is_live() {
     page.until_live();
     says_its_delay(&page);
     page.until("/^Delayed 2 s · \\S+ [\\d,.]+ · tickcast$/.test(document.title)");
-    page.until("probe.rows().length > 10 && probe.rows().every((symbol) => probe.field(symbol, 'state') === 'DELAYED')");
+    page.until(
+        "probe.rows().length > 10 && probe.rows().every((symbol) => probe.field(symbol, 'state') === 'DELAYED')",
+    );
     page.until("probe.text('[data-panel=ident] [data-field=state]') === 'DELAYED'");
     page.until("probe.text('[data-panel=status] [data-field=connection]') === 'delayed'");
     let name = "document.querySelector('#watchlist-rows').getAttribute('aria-label')";
