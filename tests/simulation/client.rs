@@ -161,6 +161,9 @@ impl Client {
         let stalled = passed(conn.stalled_ns, settings.slow_timeout_ms) && (self.paused || plan.stalls());
         // What is sent before it is behind for the shard may come in an earlier step.
         let behind = passed(conn.behind_ns + 1000 * MS, settings.backlog_ms_max);
+        // One that is being closed for another reason has no more time than others to take it.
+        let is_revoked = self.deserves.iter().any(|code| [4001, 4003].contains(code));
+        self.may_break |= stalled && is_revoked;
         if stalled || behind {
             self.deserves.push(4002);
         }
