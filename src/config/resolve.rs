@@ -39,11 +39,9 @@ impl Config {
     /// # Errors
     /// The setting, its value and what was expected.
     pub fn resolve(layer: Layer, machine: &Machine, epoch: u32) -> Result<Self, ConfigError> {
-        let cores = resolve_cores(layer.cores.as_deref(), machine)?;
-        let connections_max = resolve_connections(layer.connections_max, machine, cores.len())?;
+        let (cores, connections_max) = resolve_size(&layer, machine)?;
         let (publishers_max, pending_connections_max) = resolve_pending(&layer, machine)?;
         let shares = AddressShares::resolve(&layer, connections_max, pending_connections_max, cores.len())?;
-        let handshakes_per_s = shares.of_all_per_s;
         let (publish_pace, publisher_limits) = (resolve_pace(&layer)?, resolve_publisher_limits(&layer)?);
         let (answers, listen) = (AnswerLimits::resolve(&layer)?, resolve_listen(layer.listen.as_deref())?);
         let tls = TlsListener::resolve(&layer, listen)?;
@@ -76,7 +74,7 @@ impl Config {
             connections_per_address_max: shares.connections_max,
             addresses_exempt: resolve_exempt(&layer)?,
             trusted_proxies: resolve_networks("trusted_proxies", layer.trusted_proxies.as_deref().unwrap_or("none"))?,
-            handshakes_per_s,
+            handshakes_per_s: shares.of_all_per_s,
             handshakes_per_address_per_s: shares.handshakes_per_s,
             pending_connections_max,
             pending_per_address_max: shares.pending_max,
@@ -110,6 +108,13 @@ impl Config {
             cores,
         })
     }
+}
+
+/// The cores of the shards, and how many connections they take together.
+fn resolve_size(layer: &Layer, machine: &Machine) -> Result<(Vec<usize>, u32), ConfigError> {
+    let cores = resolve_cores(layer.cores.as_deref(), machine)?;
+    let connections_max = resolve_connections(layer.connections_max, machine, cores.len())?;
+    Ok((cores, connections_max))
 }
 
 /// Limits of one address, and the handshakes of all together.

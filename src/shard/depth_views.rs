@@ -159,7 +159,8 @@ impl View {
                 (None, None) => return,
                 (Some((px, sz)), Some((new_px, new_sz))) if px == new_px => {
                     let change = (sz != new_sz).then_some((*px, *new_sz));
-                    (old.next(), new.next());
+                    old.next();
+                    new.next();
                     let Some(change) = change else { continue };
                     change
                 }
@@ -192,7 +193,8 @@ impl View {
         let is_last = record_flags & flags::LAST != 0;
         let has_news = self.is_flagged || self.newest.action == BookAction::Snapshot || !self.newest.levels.is_empty();
         // The end of an event, of which something was sent, is told.
-        if !has_news && !(is_last && self.is_open) {
+        let is_end = is_last && self.is_open;
+        if !has_news && !is_end {
             return None;
         }
         self.is_open = !is_last;

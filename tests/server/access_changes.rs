@@ -72,7 +72,8 @@ fn one_set_of_rights_too_many_is_refused_and_counted() {
     assert_eq!(quotes.server.metric_values("tickcast_credentials_full_total"), [2]);
     assert_eq!(quotes.server.metric_values("tickcast_entitlement_sets"), [1]);
     // Rights that no client has any more make room.
-    (drop(first), drop(same));
+    drop(first);
+    drop(same);
     quotes.server.wait_for_metric("tickcast_clients", |clients| clients == 0);
     other = of("u2", "BTC-EUR");
     assert_eq!(quotes.get(Some(&other), "/v1/instruments").status, 200);

@@ -29,8 +29,11 @@ fn publish_changes(quotes: &mut Quotes, px: i64) {
     quotes.publisher.publish(&changes);
 }
 
+/// Sequence, action, and price and size of each level.
+type BookRecord = (u64, BookAction, Vec<(i64, i64)>);
+
 /// Books up to the trade at `px`: sequence, action and levels.
-fn books_until_trade(client: &mut Client, px: i64) -> Vec<(u64, BookAction, Vec<(i64, i64)>)> {
+fn books_until_trade(client: &mut Client, px: i64) -> Vec<BookRecord> {
     let mut books = Vec::new();
     loop {
         let Received::Packet(packet) = client.receive() else { continue };

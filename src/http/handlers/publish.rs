@@ -177,7 +177,7 @@ fn authorize(
             let found = state.publishers.authenticate_certificate(certificate);
             return found.ok_or_else(|| {
                 let subject = quote(&certificate.subject);
-                Refusal::unauthorized(&format!(
+                Refusal::unauthorized(format!(
                     "client certificate of {subject}: expected a name of certificate_names, or a token"
                 ))
             });

@@ -101,7 +101,8 @@ fn change_that_stands_for_others_says_so_and_ends_of_events_are_told() {
 fn views_that_nothing_is_sent_of_are_forgotten() {
     let mut market = Market::new();
     market.change(BookAction::Snapshot, &[bid(10, 1)]);
-    (market.newest(1), market.newest(2));
+    market.newest(1);
+    market.newest(2);
     for nth in 0..i64::from(IDLE_MAX) {
         assert_eq!(market.views.by_instrument[&1].len(), 2);
         market.change(BookAction::Delta, &[bid(10, nth + 2)]);

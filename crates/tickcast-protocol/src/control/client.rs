@@ -303,13 +303,14 @@ mod tests {
         assert_eq!(parse_define(&mut text, 64), Ok(Define { id: 9, instruments }));
     }
 
+    fn read(write: &dyn Fn(&mut Vec<u8>)) -> Reply {
+        let mut out = Vec::new();
+        write(&mut out);
+        Reply::parse(std::str::from_utf8(&out).unwrap()).unwrap()
+    }
+
     #[test]
-    fn client_reads_the_replies_of_the_server() {
-        let read = |write: &dyn Fn(&mut Vec<u8>)| {
-            let mut out = Vec::new();
-            write(&mut out);
-            Reply::parse(std::str::from_utf8(&out).unwrap()).unwrap()
-        };
+    fn client_reads_who_it_is_and_how_old_the_data_is() {
         let limits = WelcomeLimits { symbols: 1, requests_per_s: 2 };
         let (user, expires_in_s, auth) = (Some("u".to_owned()), Some(9), Some("required".to_owned()));
         let version = "1".to_owned();
@@ -331,6 +332,11 @@ mod tests {
         let authenticated = Reply::Authenticated { id: 1, user, expires_in_s: None, dropped };
         assert_eq!(read(&|out| reply::authenticated(out, 1, "u", None, &["A"])), authenticated);
         assert_eq!(read(&|out| reply::expiring(out, 60)), Reply::Expiring { in_s: 60 });
+    }
+
+    #[test]
+    fn client_reads_the_replies_of_the_server() {
+        let delay_s = 900;
         let (unknown, denied) = (vec!["a\"".to_owned()], vec!["b".to_owned()]);
         let (limited, delayed) = (vec!["c*".to_owned()], vec!["b".to_owned()]);
         let (id, book_depth) = (u64::MAX, Some(5));
