@@ -1,6 +1,6 @@
 //! Who may connect: tokens of issuers and API keys are verified, and become a [`Principal`].
 //!
-//! * [`keys`]: the keys of issuers. [`verify`] and [`claims`]: tokens. [`api_keys`]: keys of programs.
+//! * [`keys`]: the keys of issuers. [`mod@verify`] and [`claims`]: tokens. [`api_keys`]: keys of programs.
 //! * [`accepted`]: tokens that need not be verified again. [`rights_sets`]: the rights of clients, each once.
 //! * [`refresh`]: the thread that reads key sets over HTTPS and the file of [`revoked`] credentials.
 //! * [`sessions`]: how many connections each user has.

@@ -114,7 +114,7 @@ layer! {
     /// File of revoked tokens and users, a line of JSON each: read when it changes, and appended to by the operator's
     /// requests [default: none]
     revocations_file "TICKCAST_REVOCATIONS_FILE" "FILE" PathBuf;
-    /// Directory in which records wait for the delayed markets, which are tables [[delayed]] of the file [default: none]
+    /// Directory in which records wait for the delayed markets, which are tables `[[delayed]]` of the file [default: none]
     spool_dir "TICKCAST_SPOOL_DIR" "DIR" PathBuf;
     /// Bytes that they may take there [default: 8589934592]
     spool_bytes_max "TICKCAST_SPOOL_BYTES_MAX" "BYTES" u64;

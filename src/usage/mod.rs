@@ -1,7 +1,7 @@
 //! The usage log: who had access to which products, from when to when, from which address, and what was refused. Lines
 //! of JSON in files of a folder, and a report of them by month.
 //!
-//! * [`event`]: what there are lines of. [`line`]: their text. [`files`]: rotation. [`writer`]: the thread.
+//! * [`event`]: what there are lines of. [`mod@line`]: their text. [`files`]: rotation. [`writer`]: the thread.
 //! * [`report`]: reads the files and counts users and sessions of each product.
 //!
 //! What always holds: who hands over an event never waits. A full queue drops the event and counts it. No line has a

@@ -7,7 +7,7 @@
 //!
 //! A delayed market has a sequencer, rings, shards, bars and a listener of its own. So nothing that it numbers, counts or
 //! answers tells of the present: its sequences, positions, epoch, heartbeats, listings and entity tags are made from
-//! records that were due. Its feed is [`DelayedSource`], which reads the [`Spool`].
+//! records that were due. Its feed is the [`source`] that [`DelayedOpener`] opens, which reads the [`Spool`].
 //!
 //! What always holds:
 //! * A record is released once its packet in the spool is older than the delay, and never earlier. The packet is stamped
