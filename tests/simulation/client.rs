@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use tickcast::io::SlotId;
 use tickcast::shard::{Encoding, Format};
 use tickcast_protocol::control::{self, ChannelSet, Pattern, Request, RequestLimits};
 use tickcast_protocol::ws::{Opcode, push_masked_frame};
@@ -56,6 +57,7 @@ impl Wish {
 pub struct Client {
     pub node: usize,
     pub conn: usize,
+    pub slot_id: SlotId,
     /// Its format, and the window of the compression that it negotiated.
     pub encoding: Encoding,
     /// Whose connection it is.
@@ -93,7 +95,7 @@ pub struct Client {
 impl Client {
     pub fn new(
         node: usize,
-        conn: usize,
+        (conn, slot_id): (usize, SlotId),
         encoding: Encoding,
         opened_ns: u64,
         (user, entitled): (u32, Rc<Entitled>),
@@ -103,6 +105,7 @@ impl Client {
         Self {
             node,
             conn,
+            slot_id,
             encoding,
             user,
             oracle,

@@ -41,6 +41,15 @@ impl Sessions {
         }
     }
 
+    /// True if those of these clients are open, and no other.
+    pub fn are_of(&self, mut clients: impl Iterator<Item = SlotId>) -> bool {
+        let mut count = 0;
+        clients.all(|slot_id| {
+            count += 1;
+            self.open.contains_key(&slot_id)
+        }) && count == self.open.len()
+    }
+
     /// Sessions that are open, and their subscriptions.
     pub fn open(&self) -> (usize, i64) {
         (self.open.len(), self.sum.load(Ordering::Relaxed))

@@ -205,7 +205,7 @@ impl World {
             return false;
         };
         self.trail.add(Event::Opened { node: index, conn, slot: slot_id.index });
-        let mut client = Client::new(index, conn, encoding, self.now_ns, (user, entitled.clone()));
+        let mut client = Client::new(index, (conn, slot_id), encoding, self.now_ns, (user, entitled.clone()));
         if self.plan.secured > 0 && self.dice.chance(self.plan.secured) {
             let (peer, session) = Peer::connect(conn);
             client.peer = Some(peer);
