@@ -57,7 +57,7 @@ impl<I: Io> ClientContext<'_, I> {
         }
     }
 
-    /// Gives a client its new identity. False if its items have to be compared with its rights in further ticks.
+    /// Has the items of a client compared with its new rights in the next tick; true for a client that gets none.
     fn identify(&mut self, slot_id: SlotId, operation: &mut Operation, principal: Arc<Principal>) -> bool {
         let Some(client) = self.connections.get(slot_id).filter(|client| client.is_open()) else { return true };
         if let Some(before) = &client.principal
@@ -68,8 +68,10 @@ impl<I: Io> ClientContext<'_, I> {
             self.close(slot_id, CloseCode::NOT_ENTITLED, "the token is of another user than the connection");
             return true;
         }
+        // Like any request, it goes on once nothing of an earlier tick is pending for the client: what patterns cover from
+        // then on begins behind what the client has had.
         operation.stage = Stage::Reselect(Reselecting::new(principal));
-        self.advance(slot_id, operation)
+        false
     }
 
     /// Begins to change the items of a client to those that its new rights allow.
