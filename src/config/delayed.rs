@@ -35,7 +35,11 @@ pub(super) fn resolve_delayed(
     connections_max: u32,
 ) -> Result<Vec<DelayedMarket>, ConfigError> {
     if layer.delayed.is_empty() {
-        let orphan = [("spool_dir", layer.spool_dir.is_some()), ("spool_bytes_max", layer.spool_bytes_max.is_some())];
+        let orphan = [
+            ("spool_dir", layer.spool_dir.is_some()),
+            ("spool_bytes_max", layer.spool_bytes_max.is_some()),
+            ("spool_conflate_ms", layer.spool_conflate_ms.is_some()),
+        ];
         let problem = "given without a delayed market: expected a table [[delayed]] with listen";
         return match orphan.into_iter().find(|(_, is_given)| *is_given) {
             Some((setting, _)) => Err(invalid(setting, problem)),
@@ -100,6 +104,7 @@ impl Config {
         Some(SpoolSettings {
             directory: self.spool_dir.clone()?,
             bytes_max: self.spool_bytes_max,
+            conflate: Duration::from_millis(self.spool_conflate_ms.into()),
             shortest_delay: delays().min()?,
             longest_delay: delays().max()?,
         })
@@ -138,10 +143,11 @@ impl Config {
         };
         let markets: Vec<_> = self.delayed.iter().map(market).collect();
         format!(
-            "{}; each has the memory and the limits of a server of its own; spool_dir {}, spool_bytes_max {} MiB",
+            "{}; each has the memory and the limits of a server of its own; spool_dir {}, spool_bytes_max {} MiB, spool_conflate_ms {}",
             markets.join("; "),
             spool.directory.display(),
             spool.bytes_max >> 20,
+            self.spool_conflate_ms,
         )
     }
 }

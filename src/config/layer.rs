@@ -118,6 +118,8 @@ layer! {
     spool_dir "TICKCAST_SPOOL_DIR" "DIR" PathBuf;
     /// Bytes that they may take there [default: 8589934592]
     spool_bytes_max "TICKCAST_SPOOL_BYTES_MAX" "BYTES" u64;
+    /// Interval in which only the newest quote and ticker of an instrument are kept there, ms; 0: all are [default: 0]
+    spool_conflate_ms "TICKCAST_SPOOL_CONFLATE_MS" "MS" u32;
     /// Name of the cookie in which pages of allowed origins send their token [default: none]
     token_cookie "TICKCAST_TOKEN_COOKIE" "NAME" String;
     /// Whether subscribers may send their token as `?token=`, where proxies log it [default: false]

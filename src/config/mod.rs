@@ -100,6 +100,8 @@ pub struct Config {
     /// Where their records wait; `None` without such a market.
     pub spool_dir: Option<PathBuf>,
     pub spool_bytes_max: u64,
+    /// Of quotes and tickers; 0 for none.
+    pub spool_conflate_ms: u32,
     /// Revoked tokens and users.
     pub revocations_file: Option<PathBuf>,
     /// Folder of the log of who has access; `None`: there is none.

@@ -222,7 +222,7 @@ mod tests {
     fn errors_name_the_publisher_and_what_was_expected() {
         for (toml, message) in [
             ("[[publisher]]\nname = 'a b'\ntoken = 'token-of-the-maker-a'", "\"a b\": name: expected 1 to 64 ASCII"),
-            ("[[publisher]]\nname = 'a'", "\"a\": no token: expected token_file or token"),
+            ("[[publisher]]\nname = 'a'", "\"a\": no token: expected token_file, token or certificate_names"),
             (
                 "[[publisher]]\nname = 'a'\ntoken = 'short'",
                 "\"a\": token: invalid token of 5 bytes: expected 16 to 256",

@@ -42,7 +42,6 @@ impl Config {
         let (cores, connections_max) = resolve_size(&layer, machine)?;
         let (publishers_max, pending_connections_max) = resolve_pending(&layer, machine)?;
         let shares = AddressShares::resolve(&layer, connections_max, pending_connections_max, cores.len())?;
-        let (publish_pace, publisher_limits) = (resolve_pace(&layer)?, resolve_publisher_limits(&layer)?);
         let (answers, listen) = (AnswerLimits::resolve(&layer)?, resolve_listen(layer.listen.as_deref())?);
         let tls = TlsListener::resolve(&layer, listen)?;
         Ok(Self {
@@ -54,13 +53,14 @@ impl Config {
             tls_limits: TlsLimits::resolve(&layer, cores.len(), pending_connections_max)?,
             admin_listen: resolve_admin_listen(layer.admin_listen.as_deref(), listen)?,
             feeds: resolve_feeds(&feed_texts(&layer))?,
-            publishers: resolve_identities(&layer, publisher_limits, publish_pace)?,
+            publishers: resolve_identities(&layer, resolve_publisher_limits(&layer)?, resolve_pace(&layer)?)?,
             operator_tokens: resolve_operator_tokens(&layer)?,
             operator_certificates: resolve_operator_certificates(&layer)?,
             access: resolve_access(&layer)?,
             delayed: resolve_delayed(&layer, [Some(listen), tls.listen], connections_max)?,
             spool_dir: layer.spool_dir.clone(),
             spool_bytes_max: resolve_spool_bytes(&layer)?,
+            spool_conflate_ms: within!(layer.spool_conflate_ms, 0, 0, 60_000),
             revocations_file: layer.revocations_file.clone(),
             usage_dir: resolve_usage_dir(layer.usage_dir.as_ref())?,
             usage_bytes_max: within!(layer.usage_bytes_max, 64 << 20, 4096, 1 << 40),
@@ -84,8 +84,8 @@ impl Config {
             answer_bytes_per_connection_max: answers.of_connection,
             echoes_max: within!(layer.echoes_max, 256, 1, 1_000_000),
             publishers_max,
-            publish_pace,
-            publisher_limits,
+            publish_pace: resolve_pace(&layer)?,
+            publisher_limits: resolve_publisher_limits(&layer)?,
             define_bytes_max: within!(layer.define_bytes_max, 1 << 20, 1024, 64 << 20),
             book_levels_max: within!(layer.book_levels_max, 20_000, 2, 10_000_000),
             instruments_max: within!(layer.instruments_max, 20_000, 1, 10_000_000),

@@ -28,6 +28,8 @@ pub struct SpoolSettings {
     pub directory: PathBuf,
     /// Of all segments together.
     pub bytes_max: u64,
+    /// Of quotes and tickers, the newest of an instrument in so much time is kept; zero: all are.
+    pub conflate: Duration,
     pub shortest_delay: Duration,
     pub longest_delay: Duration,
 }
@@ -108,6 +110,11 @@ impl Spool {
             failures: AtomicU64::new(0),
             _lock: lock,
         })
+    }
+
+    /// The interval at which quotes and tickers are written; 0: each at once.
+    pub(super) fn conflate_ns(&self) -> u64 {
+        self.settings.conflate.as_nanos() as u64
     }
 
     /// How long a segment is written.

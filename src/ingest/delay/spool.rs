@@ -1,5 +1,6 @@
 //! The thread that writes what the live market broadcasts to the spool.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use crate::ingest::SequencerHandle;
 use crate::lifecycle::Lifecycle;
 use crate::ring::{Batch, Overrun, Reader};
 use tickcast_protocol::packet::{self, RECORDS_MAX};
-use tickcast_protocol::record::RecordHeader;
+use tickcast_protocol::record::{self, RecordHeader, flags};
 use tickcast_protocol::{PacketHeader, Position, RecordKind, Token};
 use tickcast_recording::{MarketState, WriteError, Writer};
 
@@ -82,6 +83,9 @@ pub(super) struct SpoolWriter<R> {
     /// The packet that is being made, with its header.
     packet: Vec<u8>,
     packet_records: usize,
+    /// Quotes and tickers that wait for the end of their interval, by instrument and kind.
+    conflated: BTreeMap<(u32, u8), Vec<u8>>,
+    conflated_ns: u64,
     /// When blocks were last written.
     flushed_ns: u64,
     /// The spool has reached its limit, and is not yet well below it.
@@ -101,6 +105,8 @@ impl<R: Fn() -> bool> SpoolWriter<R> {
             position: Position::ZERO,
             packet: vec![0; packet::HEADER_BYTES],
             packet_records: 0,
+            conflated: BTreeMap::new(),
+            conflated_ns: 0,
             flushed_ns: 0,
             is_full: false,
         }
@@ -117,6 +123,10 @@ impl<R: Fn() -> bool> SpoolWriter<R> {
                 Err(Overrun { .. }) => self.lose(now_ns),
             }
             self.batch = batch;
+        }
+        if now_ns.saturating_sub(self.conflated_ns) >= self.spool.conflate_ns() {
+            self.conflated_ns = now_ns;
+            self.write_conflated(now_ns);
         }
         self.write_packet(now_ns);
         if let Phase::Resyncing { is_requested, .. } = &mut self.phase
@@ -137,10 +147,14 @@ impl<R: Fn() -> bool> SpoolWriter<R> {
                 "the spool has reached its limit (spool_bytes_max): records are missing in the delayed markets, as a gap"
             );
             self.is_full = true;
+            self.write_conflated(now_ns);
+            self.write_packet(now_ns);
             return self.end_segment(now_ns);
         }
         let is_over = now_ns.saturating_sub(*begun_ns) >= self.spool.segment_ns() && log.has_packets();
         if is_over {
+            self.write_conflated(now_ns);
+            self.write_packet(now_ns);
             self.end_segment(now_ns);
             return self.begin_segment(now_ns);
         }
@@ -185,9 +199,36 @@ impl<R: Fn() -> bool> SpoolWriter<R> {
     }
 
     fn push(&mut self, header: &RecordHeader, record: &[u8], now_ns: u64) {
-        if header.known_kind() == Some(RecordKind::Heartbeat) {
-            return;
+        match header.known_kind() {
+            Some(RecordKind::Heartbeat) => return,
+            Some(RecordKind::Quote | RecordKind::Ticker) if self.spool.conflate_ns() > 0 => {
+                return self.conflate(header, record);
+            }
+            // What waits has the exponents from before.
+            Some(RecordKind::Definition | RecordKind::Status) => self.write_conflated(now_ns),
+            _ => {}
         }
+        self.push_record(record, now_ns);
+    }
+
+    /// Keeps the newest value of an instrument until the end of the interval.
+    fn conflate(&mut self, header: &RecordHeader, record: &[u8]) {
+        let kept = self.conflated.entry((header.instrument, header.kind)).or_default();
+        let is_replaced = !kept.is_empty();
+        kept.clear();
+        kept.extend_from_slice(record);
+        if is_replaced {
+            record::patch_flags(kept, header.flags | flags::CONFLATED);
+        }
+    }
+
+    fn write_conflated(&mut self, now_ns: u64) {
+        for record in std::mem::take(&mut self.conflated).into_values() {
+            self.push_record(&record, now_ns);
+        }
+    }
+
+    fn push_record(&mut self, record: &[u8], now_ns: u64) {
         if self.packet_records == RECORDS_MAX || self.packet.len() + record.len() > PACKET_BYTES {
             self.write_packet(now_ns);
         }
@@ -219,6 +260,7 @@ impl<R: Fn() -> bool> SpoolWriter<R> {
     /// Records were overwritten before they were read.
     fn lose(&mut self, now_ns: u64) {
         tracing::warn!("the spool was too slow for the market: records are missing in the delayed markets, as a gap");
+        self.write_conflated(now_ns);
         self.write_packet(now_ns);
         self.end_segment(now_ns);
         self.phase = Phase::Resyncing { state: empty_state(self.epoch), is_requested: false };
@@ -291,11 +333,19 @@ impl<R: Fn() -> bool> SpoolWriter<R> {
         if let Err(error) = kept {
             tracing::error!(file = %path.display(), "a segment of the spool cannot be kept: {error}");
         }
-        self.phase = Phase::Waiting { state: log.into_state(), until_ns: now_ns + RETRY_NS };
+        // What waits is lost as a record, and not as a value.
+        let mut state = log.into_state();
+        for record in std::mem::take(&mut self.conflated).into_values() {
+            if let Some(header) = RecordHeader::read(&record) {
+                state.apply(&header, &record);
+            }
+        }
+        self.phase = Phase::Waiting { state, until_ns: now_ns + RETRY_NS };
     }
 
     /// Ends the spool with the server.
     pub(super) fn close(&mut self, now_ns: u64) {
+        self.write_conflated(now_ns);
         self.write_packet(now_ns);
         self.end_segment(now_ns);
     }
@@ -308,5 +358,5 @@ fn empty_state(epoch: u32) -> MarketState {
 }
 
 fn is_resent(header: &RecordHeader) -> bool {
-    header.flags & tickcast_protocol::record::flags::SNAPSHOT != 0
+    header.flags & flags::SNAPSHOT != 0
 }

@@ -30,12 +30,17 @@ struct Live {
 
 fn settings(directory: &Path, bytes_max: u64) -> SpoolSettings {
     let delay = Duration::from_nanos(DELAY);
-    SpoolSettings { directory: directory.to_owned(), bytes_max, shortest_delay: delay, longest_delay: delay }
+    let conflate = Duration::ZERO;
+    SpoolSettings { directory: directory.to_owned(), bytes_max, conflate, shortest_delay: delay, longest_delay: delay }
 }
 
 impl Live {
     fn begin(directory: &Path, epoch: u32, ring_bytes: usize, bytes_max: u64, now_ns: u64) -> Self {
-        let spool = Arc::new(Spool::open(settings(directory, bytes_max)).unwrap());
+        Self::of(settings(directory, bytes_max), epoch, ring_bytes, now_ns)
+    }
+
+    fn of(settings: SpoolSettings, epoch: u32, ring_bytes: usize, now_ns: u64) -> Self {
+        let spool = Arc::new(Spool::open(settings).unwrap());
         let (writer, reader): (ring::Writer, _) = ring(ring_bytes);
         let resyncs = Arc::new(AtomicUsize::new(0));
         let requested = resyncs.clone();
@@ -246,6 +251,26 @@ fn records_that_the_ring_has_lost_are_a_gap_and_the_state_comes_again() {
     assert_eq!((seen.trades.last(), seen.quotes.last()), (Some(&last), Some(&(last as i64))));
     assert!(seen.trades.is_sorted() && seen.trades.len() < 100, "{:?}", seen.trades);
     assert!(seen.quotes.contains(&220), "the state behind what was lost");
+}
+
+#[test]
+fn quotes_are_the_newest_of_an_interval_and_trades_are_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let conflate = Duration::from_millis(500);
+    let mut live = Live::of(SpoolSettings { conflate, ..settings(folder.path(), u64::MAX) }, EPOCH, 1 << 16, START);
+    let mut source = DelayedSource::new(live.spool.clone(), DELAY, EPOCH);
+    let mut seen = Seen::default();
+    for step in 0..400 {
+        let now_ns = START + step * 20 * MS;
+        if step < 200 {
+            live.trade(now_ns);
+        }
+        live.writer.advance(now_ns);
+        seen.read(&mut source, Times::at(now_ns));
+    }
+    assert_eq!((seen.trades, seen.gaps), ((1..=200).collect(), 0));
+    assert!((8..=30).contains(&seen.quotes.len()), "{:?}", seen.quotes);
+    assert!(seen.quotes.is_sorted() && seen.quotes.last() == Some(&200), "{:?}", seen.quotes);
 }
 
 #[test]
