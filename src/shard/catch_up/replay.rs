@@ -126,11 +126,16 @@ impl CatchUp<'_> {
         let bytes_max = piece.bytes_max.saturating_sub(piece.bytes.len());
         let next = self.ring.history(scan_range(start, end), bytes_max, wanted, batch)?;
         self.charge_scan(next - start, batch);
+        replay.range.start = next;
         for entry in &batch.entries {
+            // A change of a book may become a whole book.
+            if piece.is_full() {
+                replay.range.start = entry.offset;
+                break;
+            }
             let bytes = batch.payload(entry);
             piece.add(replay.after.max(entry.position), |out| self.push_entry(audience, replay, entry, bytes, out));
         }
-        replay.range.start = next;
         Ok(())
     }
 
