@@ -29,7 +29,9 @@ impl World {
         for client in of_node().filter(|client| is_quiet(client) && client.peer.is_none()) {
             self.about = Some((index, client.conn));
             let conn = &io.conns[client.conn];
-            let member = conn.slot_id.is_some() && !conn.socket.cut && !conn.wants_room && conn.to_server.is_empty();
+            // One that reads slowly may not know yet that it is closed.
+            let is_open = conn.slot_id.is_some() && !conn.socket.has_closed;
+            let member = is_open && !conn.socket.cut && !conn.wants_room && conn.to_server.is_empty();
             let joined_ns = if client.oracle.conflates() { JOINED_NS } else { 0 };
             let settled = conn.out_ns + joined_ns < node.ticked_ns[0] && conn.out_tick + served_ticks < node.ticks;
             if !member || !settled {

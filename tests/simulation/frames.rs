@@ -39,6 +39,16 @@ pub fn is_packet(format: Format, bytes: &[u8]) -> bool {
     }
 }
 
+/// True for the frame or event that is sent last.
+pub fn is_close(format: Format, frame: &[u8]) -> bool {
+    const CLOSE: u8 = 0x88;
+    const CLOSING: &[u8] = b"{\"type\":\"closing\"";
+    match format {
+        Format::Events => frame.windows(CLOSING.len()).any(|part| part == CLOSING),
+        Format::Binary | Format::Json => frame.first() == Some(&CLOSE),
+    }
+}
+
 /// True for whole frames that a member of an audience can be sent besides packets: pings, pongs, a heartbeat.
 pub fn is_for_members(format: Format, mut bytes: &[u8]) -> bool {
     const HEARTBEAT_BYTES: usize = 24 + 32;

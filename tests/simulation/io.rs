@@ -176,7 +176,8 @@ impl SimIo {
             was_cut: false,
             took_ns: self.now_ns,
             stalled_ns: 0,
-            behind_since_ns: None,
+            // Until its welcome is sent, which may be late if the shard is not scheduled.
+            behind_since_ns: Some(self.now_ns),
             behind_ns: 0,
             heard_ns: self.now_ns,
             quiet_ns: self.now_ns,

@@ -21,6 +21,8 @@ pub struct Sends {
     /// The last send, and what it left.
     pub last_send: usize,
     pub unsent: usize,
+    /// It has sent what it sends last.
+    pub has_closed: bool,
     /// The tick in which the sender learnt that there is room, if it has sent nothing since.
     pub room_tick: Option<u64>,
 }
@@ -55,6 +57,7 @@ impl Sends {
         while end < payload.len() {
             let len = frames::first_len(format, &payload[end..]);
             self.largest_frame = self.largest_frame.max(len);
+            self.has_closed |= frames::is_close(format, &payload[end..end + len]);
             end += len;
             if cut_end < taken {
                 cut_end = end;
