@@ -57,7 +57,7 @@ impl<I: Io> ClientContext<'_, I> {
         }
     }
 
-    /// Has the items of a client compared with its new rights in the next tick; true for a client that gets none.
+    /// Gives a client its new identity. False if its items have to be compared with its rights in further ticks.
     fn identify(&mut self, slot_id: SlotId, operation: &mut Operation, principal: Arc<Principal>) -> bool {
         let Some(client) = self.connections.get(slot_id).filter(|client| client.is_open()) else { return true };
         if let Some(before) = &client.principal
@@ -68,10 +68,11 @@ impl<I: Io> ClientContext<'_, I> {
             self.close(slot_id, CloseCode::NOT_ENTITLED, "the token is of another user than the connection");
             return true;
         }
-        // Like any request, it goes on once nothing of an earlier tick is pending for the client: what patterns cover from
-        // then on begins behind what the client has had.
         operation.stage = Stage::Reselect(Reselecting::new(principal));
-        false
+        // Like any request, it waits while something of an earlier tick is pending for the client: what patterns cover from
+        // then on begins behind what the client has had.
+        let is_behind = self.backlog.get(slot_id).is_some_and(|backlog| backlog.defers_requests(self.now));
+        !is_behind && self.advance(slot_id, operation)
     }
 
     /// Begins to change the items of a client to those that its new rights allow.
