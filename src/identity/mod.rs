@@ -18,6 +18,6 @@ pub use self::contract::Contract;
 pub use self::principal::{Claim, Kind, Principal, Source, Verdict};
 pub use self::private::{PRIVATE_FOLDER, owner_folder};
 pub use self::revocation::{Revocation, Revocations};
-pub use self::rights::{Depth, Extent, Grant, Rights, Rule, Terms};
+pub use self::rights::{Depth, Extent, Grant, Hidden, Rights, Rule, Terms};
 pub use self::share::UserShare;
 pub use self::text::{AllowText, DenyText, Product, Products, RightsText};

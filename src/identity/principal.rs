@@ -6,6 +6,7 @@ use super::contract::Contract;
 use super::private::{PRIVATE_FOLDER, owner_folder};
 use super::rights::{Extent, Grant, Rights, Terms};
 use super::text::RightsText;
+use tickcast_protocol::record::FieldSet;
 use tickcast_protocol::{Channel, check_symbol};
 
 /// What a client has authenticated itself with.
@@ -108,6 +109,11 @@ impl Principal {
     pub fn book_levels(&self, symbol: &str, delay_s: u32) -> Option<usize> {
         let terms = self.grant(symbol, Channel::Book, delay_s).served()?;
         terms.depth.levels().map(|levels| levels as usize)
+    }
+
+    /// Fields of a symbol's quotes, trades and tickers that are hidden from it there.
+    pub fn hidden_fields(&self, symbol: &str, delay_s: u32) -> FieldSet {
+        if self.owns(symbol) { FieldSet::NONE } else { self.rights.hidden_fields(symbol, delay_s) }
     }
 
     /// True if a text is below the private folder of this user. A user whose name could be mistaken for a part of a path

@@ -1,16 +1,17 @@
 //! Rights: rules about symbols and channels, and what they come to.
 //!
 //! A rule has a name, or the beginning of names with all that follow, and channels. It denies, or it allows on terms: the
-//! delay of the data, the shortest conflation interval, the depth of books. Where several rules allow, data without a
-//! delay is better than delayed data, then a shorter interval, then more depth: the terms are those of one rule, never the
-//! best of each.
+//! delay of the data, the shortest conflation interval, the depth of books, fields that are hidden. Where several rules
+//! allow, data without a delay is better than delayed data, then a shorter interval, then more depth, then fewer hidden
+//! fields: the terms are those of one rule, never the best of each.
 //!
 //! Cost: for a symbol, a binary search for each length of a prefix among the rules. Memory: some 60 bytes a rule.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 
 use tickcast_protocol::control::{ChannelSet, Pattern};
-use tickcast_protocol::{Channel, ConflationInterval, record};
+use tickcast_protocol::record::{self, FieldSet};
+use tickcast_protocol::{Channel, ConflationInterval};
 
 use super::private::owner_folder;
 
@@ -23,6 +24,32 @@ pub struct Terms {
     pub interval: ConflationInterval,
     /// Levels of each side of a book, from the best one on.
     pub depth: Depth,
+    /// Fields without a value.
+    pub hidden: Hidden,
+}
+
+impl Terms {
+    /// What of them concerns this channel.
+    fn of_channel(self, channel: Channel) -> Self {
+        let depth = if channel == Channel::Book { self.depth } else { Depth::ALL };
+        Self { depth, hidden: Hidden(self.hidden.0.of(channel)), ..self }
+    }
+}
+
+/// Fields that are hidden; fewer are better, and so less in the order of terms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Hidden(pub FieldSet);
+
+impl Ord for Hidden {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.0.len(), self.0.bits()).cmp(&(other.0.len(), other.0.bits()))
+    }
+}
+
+impl PartialOrd for Hidden {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// A number of levels; more are better, and so less in the order of terms.
@@ -87,6 +114,10 @@ impl Rule {
         self.is_for(Channel::Book) && self.terms.is_some_and(|terms| terms.depth != Depth::ALL)
     }
 
+    fn hides_fields(&self) -> bool {
+        self.terms.is_some_and(|terms| !terms.hidden.0.is_empty())
+    }
+
     fn is_for(&self, channel: Channel) -> bool {
         self.channels & bit(channel) != 0
     }
@@ -123,7 +154,8 @@ pub enum Extent {
     Nothing,
     /// Data that is older than that of the market, of some of them, and no other.
     Delayed,
-    /// All, or some of them. No symbol's shortest interval is longer than this, and no symbol's book has fewer levels.
+    /// All, or some of them. No symbol's shortest interval is longer than this, and no symbol's book has fewer levels. It
+    /// is whole if it is all of them with all fields.
     Some { interval: ConflationInterval, depth: Depth, is_whole: bool },
 }
 
@@ -143,6 +175,8 @@ pub struct Rights {
     lengths: Box<[usize]>,
     /// A rule allows books of a limited depth.
     limits_depth: bool,
+    /// A rule hides fields.
+    hides_fields: bool,
 }
 
 impl Rights {
@@ -167,7 +201,8 @@ impl Rights {
         lengths.sort_unstable();
         lengths.dedup();
         let limits_depth = rules.iter().any(Rule::limits_depth);
-        Self { is_open: false, rules: rules.into(), lengths: lengths.into(), limits_depth }
+        let hides_fields = rules.iter().any(Rule::hides_fields);
+        Self { is_open: false, rules: rules.into(), lengths: lengths.into(), limits_depth, hides_fields }
     }
 
     /// True if everything is allowed.
@@ -186,13 +221,18 @@ impl Rights {
         self.limits_depth
     }
 
+    /// True if fields of some symbols may be hidden.
+    pub fn hides_fields(&self) -> bool {
+        self.hides_fields
+    }
+
     /// What the rules come to for a channel of a symbol, in a market whose data has this age. Private symbols are not a
     /// matter of rules, beside those that deny: they are denied here.
     pub fn grant(&self, symbol: &str, channel: Channel, delay_s: u32) -> Grant {
         match owner_folder(symbol) {
             _ if self.is_open => Grant::Live(Terms::default()),
             Some(_) => Grant::Denied,
-            None => grant_of(self.covering(symbol, false).filter(|rule| rule.is_for(channel)), delay_s),
+            None => grant_of(self.covering(symbol, false), channel, delay_s),
         }
     }
 
@@ -210,6 +250,15 @@ impl Rights {
         self.grant(symbol, Channel::Book, delay_s).served().map_or(Depth::ALL, |terms| terms.depth)
     }
 
+    /// The fields of a symbol's quotes, trades and tickers that a client with these rights does not see there.
+    pub fn hidden_fields(&self, symbol: &str, delay_s: u32) -> FieldSet {
+        if !self.hides_fields {
+            return FieldSet::NONE;
+        }
+        let of = |channel| self.grant(symbol, channel, delay_s).served().map_or(FieldSet::NONE, |terms| terms.hidden.0);
+        Channel::ALL.into_iter().map(of).fold(FieldSet::NONE, FieldSet::and)
+    }
+
     /// True if a rule denies a channel of a symbol, whatever others allow; for a prefix, of all that begin with it.
     pub fn denies(&self, text: &str, is_prefix: bool, channel: Channel) -> bool {
         self.covering(text, is_prefix).any(|rule| rule.terms.is_none() && rule.is_for(channel))
@@ -225,28 +274,28 @@ impl Rights {
         }
         let narrower = self.below(prefix).filter(|rule| rule.is_for(channel));
         let has_exceptions = narrower.clone().any(|rule| rule.terms.is_none());
-        let of_channel = |rule: &&Rule| rule.is_for(channel);
-        let wide = grant_of(self.covering(prefix, true).filter(of_channel), delay_s);
+        let wide = grant_of(self.covering(prefix, true), channel, delay_s);
         // Those that some rules allow: each by the best rule for all that it covers.
         let parts = narrower.filter(|rule| rule.terms.is_some());
-        let mut grants =
-            parts.map(|rule| grant_of(self.covering(&rule.text, rule.is_prefix).filter(of_channel), delay_s));
-        if let Some(Terms { interval, depth, .. }) = wide.served() {
-            // A narrower rule may be better by its interval, and give fewer levels.
-            let shallower = grants.filter_map(|grant| grant.served().map(|terms| terms.depth));
-            let depth = if self.limits_depth { shallower.fold(depth, Depth::max) } else { depth };
-            return Extent::Some { interval, depth, is_whole: !has_exceptions };
+        let grants = parts.map(|rule| grant_of(self.covering(&rule.text, rule.is_prefix), channel, delay_s));
+        if let Some(Terms { interval, depth, hidden, .. }) = wide.served() {
+            let mut least = Least { interval, depth, has_hidden: hidden != Hidden::default() };
+            // A narrower rule may be better by its interval, and give fewer levels or fields.
+            if self.limits_depth || self.hides_fields {
+                grants.filter_map(Grant::served).for_each(|terms| least.note(terms));
+            }
+            let is_whole = !has_exceptions && !least.has_hidden;
+            return Extent::Some { interval, depth: least.depth, is_whole };
         }
-        let (mut worst, mut has_delayed) = (None, matches!(wide, Grant::Delayed(_)));
-        for grant in &mut grants {
-            if let Some(Terms { interval, depth, .. }) = grant.served() {
-                let (longest, shallowest) = worst.unwrap_or_default();
-                worst = Some((interval.max(longest), depth.max(shallowest)));
+        let (mut least, mut has_delayed) = (None::<Least>, matches!(wide, Grant::Delayed(_)));
+        for grant in grants {
+            if let Some(terms) = grant.served() {
+                least.get_or_insert_default().note(terms);
             }
             has_delayed |= matches!(grant, Grant::Delayed(_));
         }
-        match worst {
-            Some((interval, depth)) => Extent::Some { interval, depth, is_whole: false },
+        match least {
+            Some(Least { interval, depth, .. }) => Extent::Some { interval, depth, is_whole: false },
             None if has_delayed => Extent::Delayed,
             None => Extent::Nothing,
         }
@@ -279,13 +328,30 @@ impl Rights {
     }
 }
 
-/// What rules that all cover the same come to in a market of this delay.
-fn grant_of<'a>(rules: impl Iterator<Item = &'a Rule>, delay_s: u32) -> Grant {
+/// The worst of each of the terms of several symbols.
+#[derive(Clone, Copy, Debug, Default)]
+struct Least {
+    interval: ConflationInterval,
+    depth: Depth,
+    has_hidden: bool,
+}
+
+impl Least {
+    fn note(&mut self, terms: Terms) {
+        self.interval = self.interval.max(terms.interval);
+        self.depth = self.depth.max(terms.depth);
+        self.has_hidden |= terms.hidden != Hidden::default();
+    }
+}
+
+/// What rules that all cover the same come to for a channel, in a market of this delay.
+fn grant_of<'a>(rules: impl Iterator<Item = &'a Rule>, channel: Channel, delay_s: u32) -> Grant {
     let mut best: Option<Terms> = None;
-    for rule in rules {
+    for rule in rules.filter(|rule| rule.is_for(channel)) {
         let Some(terms) = rule.terms else { return Grant::Denied };
         // A right to newer data is one to the data of the market.
-        let terms = Terms { delay_s: if terms.delay_s <= delay_s { 0 } else { terms.delay_s }, ..terms };
+        let delay_s = if terms.delay_s <= delay_s { 0 } else { terms.delay_s };
+        let terms = Terms { delay_s, ..terms.of_channel(channel) };
         best = Some(best.map_or(terms, |best| best.min(terms)));
     }
     match best {

@@ -2,7 +2,9 @@
 //!
 //! ```json
 //! {"products": ["CRYPTO-L1"],
-//!  "allow": [{"symbols": ["BTC-*", "ETH-USD"], "channels": ["quote", "trade"], "conflate_ms": 100, "book_depth": 10}],
+//!  "allow": [{"symbols": ["BTC-*", "ETH-USD"], "channels": ["quote", "trade"], "conflate_ms": 100},
+//!            {"symbols": ["EQ-*"], "channels": ["book"], "book_depth": 10},
+//!            {"symbols": ["EQ-*"], "channels": ["quote"], "without": ["bid_sz", "ask_sz"]}],
 //!  "deny": [{"symbols": ["XAU-*"]}]}
 //! ```
 
@@ -12,8 +14,9 @@ use serde::Deserialize;
 
 use super::contract::Contract;
 use super::private::owner_folder;
-use super::rights::{Depth, Rights, Rule, Terms};
+use super::rights::{Depth, Hidden, Rights, Rule, Terms};
 use tickcast_protocol::control::{ChannelSet, Pattern};
+use tickcast_protocol::record::FieldSet;
 use tickcast_protocol::{Channel, ConflationInterval};
 
 /// Longest delay, s: a week.
@@ -32,6 +35,9 @@ pub struct AllowText {
     #[serde(default)]
     pub conflate_ms: u64,
     pub book_depth: Option<u32>,
+    /// Fields of its channels that are hidden.
+    #[serde(default)]
+    pub without: Vec<String>,
 }
 
 /// What is denied, whatever is allowed.
@@ -81,16 +87,19 @@ impl RightsText {
         let mut rules = Vec::new();
         for (nth, allow) in self.allow.iter().enumerate() {
             let of = |problem: String| format!("allow[{nth}]: {problem}");
+            let channels = channel_set(allow.channels.as_deref()).map_err(of)?;
             let terms = Terms {
                 delay_s: checked("delay_s", allow.delay_s, DELAY_S_MAX).map_err(of)?,
                 interval: interval(allow.conflate_ms).map_err(of)?,
                 depth: depth(self.book_depth, allow.book_depth).map_err(of)?,
+                hidden: hidden(&allow.without, channels).map_err(of)?,
             };
-            push_rules(&allow.symbols, allow.channels.as_deref(), Some(terms), &mut rules).map_err(of)?;
+            push_rules(&allow.symbols, channels, Some(terms), &mut rules).map_err(of)?;
         }
         for (nth, deny) in self.deny.iter().enumerate() {
             let of = |problem: String| format!("deny[{nth}]: {problem}");
-            push_rules(&deny.symbols, deny.channels.as_deref(), None, &mut rules).map_err(of)?;
+            let channels = channel_set(deny.channels.as_deref()).map_err(of)?;
+            push_rules(&deny.symbols, channels, None, &mut rules).map_err(of)?;
         }
         Ok(rules)
     }
@@ -135,20 +144,50 @@ impl RightsText {
     }
 }
 
-fn push_rules(
-    symbols: &[String],
-    channels: Option<&[String]>,
-    terms: Option<Terms>,
-    rules: &mut Vec<Rule>,
-) -> Result<(), String> {
-    let mut set = if channels.is_none() { ChannelSet::ALL } else { ChannelSet::default() };
-    for name in channels.unwrap_or_default() {
+/// The named channels; all if there is no list.
+fn channel_set(names: Option<&[String]>) -> Result<ChannelSet, String> {
+    let Some(names) = names else { return Ok(ChannelSet::ALL) };
+    let mut set = ChannelSet::default();
+    for name in names {
         let unknown = || format!("channels: unknown channel {name:?}: expected quote, trade, ticker, book or raw");
         set.insert(Channel::from_name(name).ok_or_else(unknown)?);
     }
-    if set.is_empty() || symbols.is_empty() {
-        let empty = if set.is_empty() { "channels" } else { "symbols" };
-        return Err(format!("{empty}: empty list: expected at least one"));
+    if set.is_empty() { Err("channels: empty list: expected at least one".to_owned()) } else { Ok(set) }
+}
+
+/// The named fields of these channels.
+fn hidden(names: &[String], channels: ChannelSet) -> Result<Hidden, String> {
+    if names.is_empty() {
+        return Ok(Hidden::default());
+    }
+    // A level of a book without its size is a removed one, and the payload of a raw record may have any field.
+    if let Some(channel) = channels.iter().find(|channel| FieldSet::names(*channel).is_empty()) {
+        return Err(format!(
+            "without: not for the channel {}: expected \"channels\" of quote, trade and ticker only",
+            channel.name()
+        ));
+    }
+    let mut hidden = FieldSet::NONE;
+    for name in names {
+        let of_channels = channels.iter().filter_map(|channel| FieldSet::named(channel, name));
+        let named = of_channels.fold(FieldSet::NONE, FieldSet::and);
+        if named.is_empty() {
+            let known: Vec<&str> = channels.iter().flat_map(FieldSet::names).copied().collect();
+            return Err(format!("without: unknown field {name:?}: expected some of {}", known.join(", ")));
+        }
+        hidden = hidden.and(named);
+    }
+    Ok(Hidden(hidden))
+}
+
+fn push_rules(
+    symbols: &[String],
+    channels: ChannelSet,
+    terms: Option<Terms>,
+    rules: &mut Vec<Rule>,
+) -> Result<(), String> {
+    if symbols.is_empty() {
+        return Err("symbols: empty list: expected at least one".to_owned());
     }
     for text in symbols {
         let pattern = Pattern::parse(text).map_err(|problem| format!("symbols: {text:?} {problem}"))?;
@@ -158,9 +197,9 @@ fn push_rules(
             ));
         }
         // For channels without a book, the depth would make equal rules different.
-        let terms = terms
-            .map(|terms| if set.contains(Channel::Book) { terms } else { Terms { depth: Depth::default(), ..terms } });
-        rules.push(Rule::new(pattern, set, terms));
+        let has_books = channels.contains(Channel::Book);
+        let terms = terms.map(|terms| if has_books { terms } else { Terms { depth: Depth::default(), ..terms } });
+        rules.push(Rule::new(pattern, channels, terms));
     }
     Ok(())
 }
@@ -230,7 +269,8 @@ mod tests {
     fn text_becomes_rules_and_products_are_resolved() {
         let rights = resolve(
             r#"{"products":["EQ"],"book_depth":10,
-                "allow":[{"symbols":["BTC-*"],"channels":["quote"],"conflate_ms":90},{"symbols":["D"],"delay_s":900}]}"#,
+                "allow":[{"symbols":["BTC-*"],"channels":["quote"],"conflate_ms":90},{"symbols":["D"],"delay_s":900},
+                         {"symbols":["T"],"channels":["quote","ticker"],"without":["bid_px","volume"]}]}"#,
         )
         .unwrap();
         let live = |grant: Grant| match grant {
@@ -242,6 +282,9 @@ mod tests {
         assert_eq!(live(rights.grant("EQ-A", Channel::Book, 0)), Some((0, Some(10))));
         assert_eq!(rights.grant("EQ-X", Channel::Book, 0), Grant::Denied);
         assert_eq!(rights.grant("D", Channel::Book, 0), Grant::Delayed(900));
+        let fields = [(Channel::Quote, "bid_px"), (Channel::Ticker, "bid_px"), (Channel::Ticker, "volume")];
+        let named = fields.map(|(channel, name)| FieldSet::named(channel, name).unwrap());
+        assert_eq!(rights.hidden_fields("T", 0), named.into_iter().fold(FieldSet::NONE, FieldSet::and));
     }
 
     #[test]
@@ -255,6 +298,15 @@ mod tests {
             (r#"{"allow":[{"symbols":["A"]},{"symbols":["*A"]}]}"#, "allow[1]: symbols: \"*A\" has a *"),
             (r#"{"allow":[{"symbols":["A"],"channels":["quotes"]}]}"#, "unknown channel \"quotes\""),
             (r#"{"allow":[{"symbols":["A"],"conflate_ms":1001}]}"#, "expected 0 to 1000"),
+            (
+                r#"{"allow":[{"symbols":["A"],"channels":["quote","trade"],"without":["bid_sz","sizes"]}]}"#,
+                "allow[0]: without: unknown field \"sizes\": expected some of bid_px, bid_sz, ask_px, ask_sz, px, sz",
+            ),
+            (
+                r#"{"allow":[{"symbols":["A"],"without":["sz"]}]}"#,
+                "without: not for the channel book: expected \"channels\" of quote, trade and ticker only",
+            ),
+            (r#"{"allow":[{"symbols":["A"],"channels":["quote"],"without":["sz"]}]}"#, "unknown field \"sz\""),
             (r#"{"allow":[{"symbols":["A"],"book_depth":0}]}"#, "book_depth: 0 is out of range"),
             (r#"{"book_depth":99999,"allow":[{"symbols":["A"]}]}"#, "book_depth: 99999 is out of range: expected 1 to"),
             (r#"{"allow":[{"symbols":["A"],"delay_s":9000000}]}"#, "delay_s: 9000000 is out of range"),

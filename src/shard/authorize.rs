@@ -7,7 +7,7 @@
 //! Only this module makes a [`Permit`], and items are made from nothing else, so every request passes here.
 
 use super::subscription_index::{Key, Target};
-use crate::identity::{Depth, Extent, Grant, Principal, Terms};
+use crate::identity::{Depth, Extent, Grant, Hidden, Principal, Terms};
 use tickcast_protocol::control::{ChannelSet, Pattern};
 use tickcast_protocol::{Channel, ConflationInterval};
 
@@ -18,7 +18,7 @@ pub(super) struct Permit {
     intervals: [ConflationInterval; Channel::COUNT],
     /// Levels of each side that the shallowest of its books has at least; `None`: all.
     pub(super) book_depth: Option<u32>,
-    /// It gets less than it has asked for: fewer channels or levels, or fewer symbols of a pattern.
+    /// It gets less than it has asked for: fewer channels, levels or fields, or fewer symbols of a pattern.
     pub(super) is_limited: bool,
     /// What it does not get is there for it as data that is older than that of this shard.
     pub(super) is_delayed: bool,
@@ -104,7 +104,9 @@ fn allowed(principal: &Principal, symbol: &Pattern, channel: Channel, delay_s: u
         Pattern::Exact(name) => {
             let grant = principal.grant(name, channel, delay_s);
             match grant.served() {
-                Some(Terms { interval, depth, .. }) => Allowed::Some { shortest: interval, depth, is_whole: true },
+                Some(Terms { interval, depth, hidden, .. }) => {
+                    Allowed::Some { shortest: interval, depth, is_whole: hidden == Hidden::default() }
+                }
                 None => Allowed::Nothing { is_delayed: matches!(grant, Grant::Delayed(_)) },
             }
         }

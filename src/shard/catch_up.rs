@@ -247,8 +247,9 @@ impl CatchUp<'_> {
             from_position: fields.positions.0,
             to_position: fields.positions.1,
         };
-        let encoding = self.index.encoding(audience);
-        let (_, count) = self.encoder.push_packets(encoding, &packing, &self.market.directory, records, self.arena);
+        let (encoding, hidden) = (self.index.encoding(audience), self.index.hidden_fields(audience));
+        let directory = &self.market.directory;
+        let (_, count) = self.encoder.push_packets(encoding, hidden, &packing, directory, records, self.arena);
         self.counters.add(Counter::Records, count);
         count
     }

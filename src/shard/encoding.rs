@@ -1,6 +1,8 @@
 //! Encoding of packets and answers: binary or JSON WebSocket frames, compressed or not, or Server-Sent Events.
 
 use super::packets::{Packing, push_compressed, push_messages, push_packets};
+use super::projection::Projection;
+use super::subscription_index::HiddenFields;
 use tickcast_protocol::ws::deflate::{Compressor, WindowBits};
 use tickcast_protocol::ws::{Opcode, push_frame};
 use tickcast_protocol::{Directory, Position, sse};
@@ -73,20 +75,58 @@ pub(super) struct Compressed {
 /// Encodes the packets of all audiences of a shard, with one compressor.
 #[derive(Debug)]
 pub(super) struct Encoder {
-    compressor: Compressor,
-    compressed: Compressed,
-    text: String,
+    projection: Projection,
+    packets: PacketEncoder,
 }
 
 impl Encoder {
     /// `level` is that of compression, for audiences that negotiated it.
     pub(super) fn new(level: u8) -> Self {
-        Self { compressor: Compressor::new(level), compressed: Compressed::default(), text: String::new() }
+        let packets = PacketEncoder {
+            compressor: Compressor::new(level),
+            compressed: Compressed::default(),
+            text: String::new(),
+        };
+        Self { projection: Projection::default(), packets }
     }
 
-    /// Appends the records as packets in this encoding, see [`push_packets`]; the directory has their instruments.
+    /// Appends the records as packets in this encoding, without the hidden fields, see [`push_packets`]; the directory has
+    /// their instruments.
     #[inline]
     pub(super) fn push_packets<'a>(
+        &mut self,
+        encoding: Encoding,
+        hidden: Option<HiddenFields<'_>>,
+        packing: &Packing,
+        directory: &Directory,
+        records: impl Iterator<Item = (Position, &'a [u8])> + Clone,
+        out: &mut Vec<u8>,
+    ) -> (u64, u64) {
+        match hidden {
+            None => self.packets.push(encoding, packing, directory, records, out),
+            Some(hidden) => {
+                let visible = self.projection.project(hidden, records);
+                self.packets.push(encoding, packing, directory, visible, out)
+            }
+        }
+    }
+
+    /// What has been compressed so far.
+    pub(super) fn compressed(&self) -> Compressed {
+        self.packets.compressed
+    }
+}
+
+#[derive(Debug)]
+struct PacketEncoder {
+    compressor: Compressor,
+    compressed: Compressed,
+    text: String,
+}
+
+impl PacketEncoder {
+    #[inline]
+    fn push<'a>(
         &mut self,
         encoding: Encoding,
         packing: &Packing,
@@ -150,10 +190,5 @@ impl Encoder {
         let pushed = push_messages(packing, directory, records, &mut self.text, push);
         self.text.shrink_to(TEXT_BYTES_KEPT);
         pushed
-    }
-
-    /// What has been compressed so far.
-    pub(super) fn compressed(&self) -> Compressed {
-        self.compressed
     }
 }

@@ -68,12 +68,12 @@ pub(super) fn flush<I: Io>(
 /// Appends the packets of an audience and a send for each member, and the packets to the history of an audience with
 /// lagging members. Returns how many records these are for all members together.
 fn push_audience(audience: AudienceId, flush: &Flush<'_>, fan_out: &mut FanOut, batch: &mut SendBatch) -> u64 {
-    let FanOut { audiences, encoder, records, join_marks, histories, marked_members, .. } = fan_out;
+    let FanOut { index, audiences, encoder, records, join_marks, histories, marked_members, .. } = fan_out;
     let (encoding, marked) = (audiences.encoding(audience), audiences.marked(audience));
     let start = batch.arena.len();
     let each = marked.iter().map(|number| records.get(*number));
-    let directory = &flush.market.directory;
-    let (_, count) = encoder.push_packets(encoding, &flush.packing, directory, each.clone(), &mut batch.arena);
+    let (hidden, directory) = (index.hidden_fields(audience), &flush.market.directory);
+    let (_, count) = encoder.push_packets(encoding, hidden, &flush.packing, directory, each.clone(), &mut batch.arena);
     // Only for a history is it worth looking at each record once more.
     let gaps = match histories.get(audience) {
         None => 0,
@@ -108,8 +108,9 @@ fn push_audience(audience: AudienceId, flush: &Flush<'_>, fan_out: &mut FanOut, 
 
 /// Appends packets for the members that have had some of the records. Returns how many records these are together.
 fn push_marked_members(audience: AudienceId, flush: &Flush<'_>, fan_out: &mut FanOut, batch: &mut SendBatch) -> u64 {
-    let FanOut { audiences, encoder, records, marked_members, .. } = fan_out;
-    let (encoding, directory) = (audiences.encoding(audience), &flush.market.directory);
+    let FanOut { index, audiences, encoder, records, marked_members, .. } = fan_out;
+    let (encoding, hidden) = (audiences.encoding(audience), index.hidden_fields(audience));
+    let directory = &flush.market.directory;
     let mut total = 0;
     marked_members.sort_unstable();
     for same in marked_members.chunk_by(|one, other| one.0 == other.0) {
@@ -118,7 +119,7 @@ fn push_marked_members(audience: AudienceId, flush: &Flush<'_>, fan_out: &mut Fa
             continue;
         }
         let start = batch.arena.len();
-        let (_, count) = encoder.push_packets(encoding, &flush.packing, directory, newer, &mut batch.arena);
+        let (_, count) = encoder.push_packets(encoding, hidden, &flush.packing, directory, newer, &mut batch.arena);
         let (start, len) = (start as u32, (batch.arena.len() - start) as u32);
         batch.sends.extend(same.iter().map(|(_, slot_id): &(RingOffset, SlotId)| SendOp {
             slot_id: *slot_id,

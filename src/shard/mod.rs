@@ -63,6 +63,7 @@ mod operations;
 mod outbox;
 mod packets;
 pub(crate) mod paged_vec;
+mod projection;
 mod read_ring;
 mod requests;
 mod reselect;

@@ -46,7 +46,8 @@ pub use self::covering::Covering;
 use self::instruments::{Instruments, NO_NAME};
 use self::interest::{Fingerprints, Interest, Item};
 use self::patterns::PatternTable;
-use self::rights::{RightsId, RightsTable};
+pub(super) use self::rights::HiddenFields;
+use self::rights::RightsTable;
 use super::encoding::Encoding;
 use tickcast_protocol::ConflationInterval;
 use tickcast_protocol::control::ChannelSet;
@@ -300,27 +301,6 @@ impl SubscriptionIndex {
         counted
     }
 
-    /// True if clients of an audience may see everything.
-    pub fn is_open(&self, audience: AudienceId) -> bool {
-        self.audiences[audience as usize].interest.profile.rights == RightsId::OPEN
-    }
-
-    /// True if the rights of any audience limit the depth of books.
-    pub fn limit_depth(&self) -> bool {
-        self.rights.limit_depth()
-    }
-
-    /// True if the rights of an audience do.
-    pub fn limits_depth(&self, audience: AudienceId) -> bool {
-        self.rights.limits_depth(self.audiences[audience as usize].interest.profile.rights)
-    }
-
-    /// Levels of each side of an instrument's book that an audience is sent; `None` for all.
-    pub fn book_levels(&self, audience: AudienceId, instrument: u32) -> Option<usize> {
-        let rights = self.audiences[audience as usize].interest.profile.rights;
-        self.rights.book_levels(rights, &self.instruments, instrument)
-    }
-
     /// How an audience's packets are encoded.
     pub fn encoding(&self, audience: AudienceId) -> Encoding {
         self.audiences[audience as usize].interest.profile.encoding
@@ -549,11 +529,6 @@ impl SubscriptionIndex {
     /// Names and prefixes that items have, those of instruments included.
     pub fn all_names(&self) -> usize {
         self.patterns.len()
-    }
-
-    /// How many different rights audiences have, beside those to everything.
-    pub fn rights(&self) -> usize {
-        self.rights.len()
     }
 
     /// How many audiences have clients.

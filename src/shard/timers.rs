@@ -149,7 +149,7 @@ impl<I: Io> ClientContext<'_, I> {
         let start = batch.arena.len();
         let encoding = audiences.encoding(audience);
         let record = std::iter::once((position, heartbeat));
-        self.fan_out.encoder.push_packets(encoding, &packing, &self.market.directory, record, &mut batch.arena);
+        self.fan_out.encoder.push_packets(encoding, None, &packing, &self.market.directory, record, &mut batch.arena);
         let len = (batch.arena.len() - start) as u32;
         batch.sends.extend(audiences.members(audience).map(|slot_id| SendOp { slot_id, start: start as u32, len }));
         audiences.note_sent(audience, self.now.ns);

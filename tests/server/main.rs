@@ -15,6 +15,7 @@ mod echo;
 mod faults;
 mod feed_losses;
 mod feeds;
+mod fields;
 mod floor;
 mod hostile_clients;
 mod http;

@@ -137,6 +137,7 @@ seen! {
     authenticated: "Clients that got other rights, or the same again, while they were connected.",
     dropped: "Names and patterns that they lost with that.",
     limited: "Changes of books that clients may see a part of.",
+    hidden: "Values that were hidden from clients.",
     depths: "Books whose depth changed for a client.",
     revoked: "Clients of users that were revoked.",
     counted: "Shards whose counters were compared with what was read.",

@@ -454,6 +454,8 @@ impl Oracle {
         let interval = interval.unwrap_or_else(|| panic!("no subscription for {channel:?} of {symbol}"));
         let depth = self.depth(symbol, channel);
         self.seen.limited += u64::from(depth.is_some());
+        let hidden: Vec<usize> = self.entitled.hidden(symbol, channel).collect();
+        self.seen.hidden += hidden.len() as u64;
         let snapshot = header.flags & flags::SNAPSHOT != 0;
         let conflated = header.flags & flags::CONFLATED != 0;
         let values = truth.history.of(id, channel);
@@ -511,7 +513,8 @@ impl Oracle {
         let track = self.tracks.get_mut(&(id, channel)).expect("a subscription has a track");
         track.interval = Some(interval);
         track.last = if channel.is_log() { track.last.max(Some(sequence)) } else { Some(sequence) };
-        check_bytes(track, header, bytes, Way { interval, sides_apart: self.sides_apart, depth }, value, &about);
+        let way = Way { interval, sides_apart: self.sides_apart, depth, hidden };
+        check_bytes(track, header, bytes, way, value, &about);
     }
 
     /// True if a packet was sent while the client was not a member.

@@ -3,9 +3,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tickcast::identity::{Depth, Kind, Principal, Rights, Rule, Terms};
+use tickcast::identity::{Depth, Hidden, Kind, Principal, Rights, Rule, Terms};
 use tickcast_protocol::Channel;
 use tickcast_protocol::control::{ChannelSet, Pattern};
+use tickcast_protocol::record::FieldSet;
 
 use crate::Dice;
 use crate::feed::name_of;
@@ -23,8 +24,37 @@ pub struct Entitled {
     delay_s: u32,
 }
 
-/// A rule: symbols, channels, and if it allows, the age of the data, s, and levels of each side of books.
-type Given = (Pattern, ChannelSet, Option<(u32, usize)>);
+/// A rule: symbols, channels, and if it allows, the terms.
+type Given = (Pattern, ChannelSet, Option<Allowed>);
+
+/// On what terms a rule allows.
+#[derive(Clone, Copy, Debug)]
+struct Allowed {
+    /// The age of the data, s.
+    delay_s: u32,
+    /// Of each side of books.
+    levels: usize,
+    /// A bit for each of [`FIELDS`].
+    hidden: u16,
+}
+
+/// The fields that rights can hide: channel, name, and where the value is in a record.
+const FIELDS: [(Channel, &str, usize); 14] = [
+    (Channel::Quote, "bid_px", 32),
+    (Channel::Quote, "bid_sz", 40),
+    (Channel::Quote, "ask_px", 48),
+    (Channel::Quote, "ask_sz", 56),
+    (Channel::Trade, "px", 32),
+    (Channel::Trade, "sz", 40),
+    (Channel::Ticker, "last_px", 32),
+    (Channel::Ticker, "open_px", 40),
+    (Channel::Ticker, "high_px", 48),
+    (Channel::Ticker, "low_px", 56),
+    (Channel::Ticker, "volume", 64),
+    (Channel::Ticker, "turnover", 72),
+    (Channel::Ticker, "bid_px", 80),
+    (Channel::Ticker, "ask_px", 88),
+];
 /// Levels of a book that is not limited.
 const ALL_LEVELS: usize = usize::MAX;
 
@@ -52,7 +82,12 @@ impl Entitled {
         let Some(rules) = &self.rules else { return Rights::open() };
         let depth = |levels| if levels == ALL_LEVELS { Depth::ALL } else { Depth::of(levels as u32) };
         let rule = |(pattern, channels, allows): &Given| {
-            let terms = allows.map(|(delay_s, levels)| Terms { delay_s, depth: depth(levels), ..Terms::default() });
+            let terms = allows.map(|Allowed { delay_s, levels, hidden }| Terms {
+                delay_s,
+                depth: depth(levels),
+                hidden: Hidden(field_set(hidden)),
+                ..Terms::default()
+            });
             Rule::new(pattern.clone(), *channels, terms)
         };
         Rights::new(rules.iter().map(rule).collect())
@@ -67,21 +102,38 @@ impl Entitled {
         let Some(rules) = &self.rules else { return true };
         let covers = |(pattern, channels, _): &&Given| channels.contains(channel) && pattern.matches(symbol);
         let covering: Vec<_> = rules.iter().filter(covers).map(|(.., allows)| *allows).collect();
-        covering.iter().all(Option::is_some) && covering.iter().flatten().any(|(delay_s, _)| *delay_s <= self.delay_s)
+        covering.iter().all(Option::is_some) && covering.iter().flatten().any(|allowed| allowed.delay_s <= self.delay_s)
     }
 
     /// Levels of each side of the book of a symbol that may be seen; `None` for all.
     pub fn depth(&self, symbol: &str) -> Option<usize> {
-        let covers = |(pattern, channels, _): &&Given| channels.contains(Channel::Book) && pattern.matches(symbol);
-        let covering = self.rules.iter().flatten().filter(covers).filter_map(|(.., allows)| *allows);
-        let served = covering.filter(|(delay_s, _)| *delay_s <= self.delay_s).map(|(_, levels)| levels);
+        let served = self.served(symbol, Channel::Book).map(|allowed| allowed.levels);
         served.max().filter(|levels| *levels != ALL_LEVELS)
+    }
+
+    /// Where the values of the fields are in a record of a channel of a symbol that may not be seen.
+    pub fn hidden(&self, symbol: &str, channel: Channel) -> impl Iterator<Item = usize> + use<> {
+        let of_channel = |at: &usize| FIELDS[*at].0 == channel;
+        let own: u16 = (0..FIELDS.len()).filter(of_channel).map(|at| 1 << at).sum();
+        let fewest = self.served(symbol, channel).map(|allowed| allowed.hidden & own).min_by_key(|hidden| {
+            // Of as many, any: the server takes these.
+            (hidden.count_ones(), *hidden)
+        });
+        let hidden = fewest.unwrap_or(0);
+        FIELDS.into_iter().enumerate().filter(move |(at, _)| hidden & (1 << at) != 0).map(|(_, (.., at))| at)
+    }
+
+    /// The rules that give a channel of a symbol, if none denies it.
+    fn served(&self, symbol: &str, channel: Channel) -> impl Iterator<Item = Allowed> {
+        let covers = move |(pattern, channels, _): &&Given| channels.contains(channel) && pattern.matches(symbol);
+        let covering = self.rules.iter().flatten().filter(covers).filter_map(|(.., allows)| *allows);
+        covering.filter(|allowed| allowed.delay_s <= self.delay_s)
     }
 
     /// True if the books of some symbols are limited.
     pub fn limits_depth(&self) -> bool {
         let limits = |(_, channels, allows): &Given| {
-            channels.contains(Channel::Book) && allows.is_some_and(|(_, levels)| levels != ALL_LEVELS)
+            channels.contains(Channel::Book) && allows.is_some_and(|allowed| allowed.levels != ALL_LEVELS)
         };
         self.rules.iter().flatten().any(limits)
     }
@@ -94,8 +146,8 @@ impl Entitled {
             (Pattern::Prefix(prefix), Some(rules)) => (prefix.as_str(), rules),
         };
         let of = |allows: bool| {
-            let is_such = move |of: &Option<(u32, usize)>| match of {
-                Some((delay_s, _)) => allows && *delay_s <= self.delay_s,
+            let is_such = move |of: &Option<Allowed>| match of {
+                Some(allowed) => allows && allowed.delay_s <= self.delay_s,
                 None => !allows,
             };
             rules.iter().filter(move |(_, channels, of)| is_such(of) && channels.contains(channel)).map(|(p, ..)| p)
@@ -131,5 +183,15 @@ fn any_rule(dice: &mut Dice) -> Given {
     };
     let delay_s = [0, 0, 300, 1800][dice.below(4) as usize];
     let levels = if dice.chance(512) { ALL_LEVELS } else { 1 + dice.below(6) as usize };
-    (Pattern::parse(&text).expect("a pattern"), channels, dice.chance(700).then_some((delay_s, levels)))
+    // Drawn last, so that all else of a seed is what it was before there were hidden fields.
+    let allows = dice.chance(700);
+    let hidden = if allows && dice.chance(400) { 1 << dice.below(14) | 1 << dice.below(14) } else { 0 };
+    let terms = allows.then_some(Allowed { delay_s, levels, hidden });
+    (Pattern::parse(&text).expect("a pattern"), channels, terms)
+}
+
+fn field_set(hidden: u16) -> FieldSet {
+    let fields = FIELDS.into_iter().enumerate().filter(|(at, _)| hidden & (1 << at) != 0);
+    let fields = fields.map(|(_, (channel, name, _))| FieldSet::named(channel, name).expect("a field"));
+    fields.fold(FieldSet::NONE, FieldSet::and)
 }

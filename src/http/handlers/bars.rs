@@ -13,7 +13,7 @@ use crate::http::server::HttpServer;
 use crate::identity::Principal;
 use tickcast_protocol::Channel;
 use tickcast_protocol::decimal;
-use tickcast_protocol::record::PRICE_NONE;
+use tickcast_protocol::record::{FieldSet, PRICE_NONE};
 
 /// Bars of a response: a chart shows a thousand or two, and writing one costs some 0.3 us of the core of the fan-out.
 const LIMIT_MAX: u32 = 5000;
@@ -40,17 +40,11 @@ pub(crate) async fn get(
     let symbol = percent_encoding::percent_decode_str(symbol).decode_utf8_lossy();
     let delay_s = server.state().delay_s();
     // Before it is looked up: a refusal does not tell whether it exists.
-    if !principal.may_see(&symbol, Channel::Trade, delay_s) {
-        return Err(denied(&symbol, "its trades"));
-    }
+    let seen = Seen::of(principal, &symbol, delay_s).ok_or_else(|| denied(&symbol, "its trades and their prices"))?;
     let instrument =
         server.shard.borrow().directory().find(&symbol).ok_or_else(|| unknown_instrument(&symbol))?.clone();
     let mut found = find(store, instrument.id, &query).await?;
-    if !principal.may_see(&symbol, Channel::Quote, delay_s) {
-        for bar in &mut found.bars {
-            (bar.bid_px, bar.ask_px) = (PRICE_NONE, PRICE_NONE);
-        }
-    }
+    found.bars.iter_mut().for_each(|bar| seen.hide(bar));
     let (px_exp, sz_exp) = found.exponents.unwrap_or((instrument.px_exp, instrument.sz_exp));
     let columns = Columns { px_exp, sz_exp, found: &found };
     let symbol = serde_json::to_string(&instrument.symbol).expect("a string is always valid JSON");
@@ -59,6 +53,34 @@ pub(crate) async fn get(
     let _portion = server.building.acquire_permit(1).await;
     columns.push(&mut text).await;
     Ok(Response::json(text))
+}
+
+/// What a client may see of bars. Their prices are those of trades.
+struct Seen {
+    volume: bool,
+    bid: bool,
+    ask: bool,
+}
+
+impl Seen {
+    /// `None` if it may see nothing of them.
+    fn of(principal: &Principal, symbol: &str, delay_s: u32) -> Option<Self> {
+        let hidden = principal.hidden_fields(symbol, delay_s);
+        let sees = |channel, field| {
+            let is_hidden = FieldSet::named(channel, field).is_some_and(|field| hidden.has_any(field));
+            principal.may_see(symbol, channel, delay_s) && !is_hidden
+        };
+        let of_trades = |field| sees(Channel::Trade, field);
+        let of_quotes = |field| sees(Channel::Quote, field);
+        of_trades("px").then(|| Self { volume: of_trades("sz"), bid: of_quotes("bid_px"), ask: of_quotes("ask_px") })
+    }
+
+    fn hide(&self, bar: &mut Bar) {
+        let values = [(self.volume, &mut bar.volume), (self.bid, &mut bar.bid_px), (self.ask, &mut bar.ask_px)];
+        for (_, value) in values.into_iter().filter(|(is_seen, _)| !is_seen) {
+            *value = PRICE_NONE;
+        }
+    }
 }
 
 async fn find(store: &BarStore, instrument: u32, query: &BarQuery) -> Result<FoundBars, Refusal> {

@@ -27,6 +27,7 @@ use crate::identity::{Principal, owner_folder};
 use crate::shard::Shard;
 use tickcast_protocol::control::{Pattern, parse_symbol};
 use tickcast_protocol::json;
+use tickcast_protocol::record::FieldSet;
 use tickcast_protocol::sse;
 use tickcast_protocol::{Channel, FeedState, Instrument};
 
@@ -298,6 +299,8 @@ struct Seen {
     channels: Vec<Channel>,
     /// Of each side of its book; `None`: all.
     book_levels: Option<usize>,
+    /// Fields that are not written.
+    hidden: FieldSet,
 }
 
 impl Seen {
@@ -309,7 +312,8 @@ impl Seen {
 /// What a client may see of these channels, in a market of this delay.
 fn visible(principal: &Principal, symbol: &str, channels: &[Channel], delay_s: u32) -> Seen {
     let channels = channels.iter().copied().filter(|channel| principal.may_see(symbol, *channel, delay_s)).collect();
-    Seen { channels, book_levels: principal.book_levels(symbol, delay_s) }
+    let (book_levels, hidden) = (principal.book_levels(symbol, delay_s), principal.hidden_fields(symbol, delay_s));
+    Seen { channels, book_levels, hidden }
 }
 
 /// True if a pattern covers a symbol. Only one below the folder of its user covers a private symbol.
@@ -364,8 +368,9 @@ fn tagged(response: Response, tag: &str) -> Response {
 }
 
 /// Hashes the values that [`Values::push`] writes. The sequence and flags of a book, and its depth, stand for its levels.
-fn hash_values(shard: &Shard<ShardIo>, id: u32, Seen { channels, book_levels }: &Seen, hash: &mut impl Hasher) {
-    (id, shard.values().status(id).state, book_levels).hash(hash);
+fn hash_values(shard: &Shard<ShardIo>, id: u32, seen: &Seen, hash: &mut impl Hasher) {
+    let Seen { channels, book_levels, hidden } = seen;
+    (id, shard.values().status(id).state, book_levels, hidden).hash(hash);
     let row = shard.values().row(id);
     let mut record = Vec::new();
     for channel in channels {
@@ -395,6 +400,7 @@ impl Values {
         let mut take = |channel: &Channel| {
             let start = records.len();
             row.map(|row| row.push_within(instrument.id, *channel, seen.book_levels, 0, &mut records));
+            seen.hidden.hide(&mut records[start..]);
             (*channel, start..records.len())
         };
         let channels = seen.channels.iter().map(&mut take).collect();

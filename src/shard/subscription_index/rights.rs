@@ -5,7 +5,8 @@
 //! to for an instrument is decided once: a few instruments a tick for each entry ([`RightsTable::advance`]), and until then
 //! whenever it is asked.
 //!
-//! Memory: a byte an instrument and entry, and two more where the rights limit the depth of books.
+//! Memory: a byte an instrument and entry, two more where the rights limit the depth of books, and two where they hide
+//! fields.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,9 +14,11 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use super::instruments::Instruments;
+use super::{AudienceId, SubscriptionIndex};
 use crate::identity::{Depth, Rights, owner_folder};
 use tickcast_protocol::Channel;
 use tickcast_protocol::control::ChannelSet;
+use tickcast_protocol::record::FieldSet;
 
 /// The rights of an audience.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -35,6 +38,8 @@ struct Entry {
     channels: Vec<ChannelSet>,
     /// Likewise, levels of each side of its book, 0 for all; empty where no book is limited.
     depths: Vec<u16>,
+    /// Likewise, the fields that are hidden; empty where none are.
+    hidden: Vec<FieldSet>,
 }
 
 impl Entry {
@@ -42,6 +47,9 @@ impl Entry {
         self.channels.push(evaluate(&self.rights, symbol, delay_s));
         if self.rights.limits_depth() {
             self.depths.push(depth_of(&self.rights, symbol, delay_s));
+        }
+        if self.rights.hides_fields() {
+            self.hidden.push(self.rights.hidden_fields(symbol, delay_s));
         }
     }
 }
@@ -57,6 +65,8 @@ pub(super) struct RightsTable {
     by_rights: HashMap<Arc<Rights>, RightsId, RandomState>,
     /// Entries that limit the depth of books.
     limiting: usize,
+    /// Entries that hide fields.
+    hiding: usize,
 }
 
 impl RightsTable {
@@ -74,7 +84,9 @@ impl RightsTable {
             return *id;
         }
         self.limiting += usize::from(rights.limits_depth());
-        let entry = Some(Entry { rights: rights.clone(), audiences: 0, channels: Vec::new(), depths: Vec::new() });
+        self.hiding += usize::from(rights.hides_fields());
+        let (channels, depths, hidden) = (Vec::new(), Vec::new(), Vec::new());
+        let entry = Some(Entry { rights: rights.clone(), audiences: 0, channels, depths, hidden });
         let index = match self.free.pop() {
             Some(index) => {
                 self.entries[index as usize] = entry;
@@ -112,6 +124,7 @@ impl RightsTable {
             && let Some(entry) = self.entries[index as usize].take()
         {
             self.limiting -= usize::from(entry.rights.limits_depth());
+            self.hiding -= usize::from(entry.rights.hides_fields());
             self.by_rights.remove(&entry.rights);
             self.free.push(index);
         }
@@ -146,6 +159,22 @@ impl RightsTable {
         (levels > 0).then_some(levels.into())
     }
 
+    /// True if this entry hides fields.
+    fn hides_fields(&self, id: RightsId) -> bool {
+        self.entry(id).is_some_and(|entry| entry.rights.hides_fields())
+    }
+
+    /// The fields of an instrument that are hidden.
+    fn hidden_fields(&self, id: RightsId, instruments: &Instruments, instrument: u32) -> FieldSet {
+        let Some(entry) = self.entry(id).filter(|entry| entry.rights.hides_fields()) else { return FieldSet::NONE };
+        // Instrument 0 is the feed as a whole.
+        match (instrument as usize).checked_sub(1).map(|at| entry.hidden.get(at)) {
+            None => FieldSet::NONE,
+            Some(Some(hidden)) => *hidden,
+            Some(None) => entry.rights.hidden_fields(&instruments.row(instrument).symbol, self.delay_s),
+        }
+    }
+
     /// Decides about some instruments for each entry, at most as many as the budget has. False if all is decided.
     pub(super) fn advance(&mut self, instruments: &Instruments, budget: &mut usize) -> bool {
         let mut has_worked = false;
@@ -166,6 +195,65 @@ impl RightsTable {
 
     fn entry_mut(&mut self, id: RightsId) -> Option<&mut Entry> {
         self.entries.get_mut((id.0 as usize).checked_sub(1)?)?.as_mut()
+    }
+}
+
+/// What the rights of audiences come to.
+impl SubscriptionIndex {
+    /// How many different rights audiences have, beside those to everything.
+    pub fn rights(&self) -> usize {
+        self.rights.len()
+    }
+
+    /// True if clients of an audience may see everything.
+    pub fn is_open(&self, audience: AudienceId) -> bool {
+        self.rights_of(audience) == RightsId::OPEN
+    }
+
+    /// True if the rights of any audience limit the depth of books.
+    pub fn limit_depth(&self) -> bool {
+        self.rights.limit_depth()
+    }
+
+    /// True if the rights of an audience do.
+    pub fn limits_depth(&self, audience: AudienceId) -> bool {
+        self.rights.limits_depth(self.rights_of(audience))
+    }
+
+    /// Levels of each side of an instrument's book that an audience is sent; `None` for all.
+    pub fn book_levels(&self, audience: AudienceId, instrument: u32) -> Option<usize> {
+        let rights = self.rights_of(audience);
+        self.rights.book_levels(rights, &self.instruments, instrument)
+    }
+
+    /// The fields that are hidden from the clients of an audience; `None` if none are.
+    #[inline]
+    pub(in crate::shard) fn hidden_fields(&self, audience: AudienceId) -> Option<HiddenFields<'_>> {
+        if self.rights.hiding == 0 {
+            return None;
+        }
+        let rights = self.rights_of(audience);
+        let (table, instruments) = (&self.rights, &self.instruments);
+        table.hides_fields(rights).then_some(HiddenFields { table, instruments, rights })
+    }
+
+    fn rights_of(&self, audience: AudienceId) -> RightsId {
+        self.audiences[audience as usize].interest.profile.rights
+    }
+}
+
+/// The fields that are hidden from an audience.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::shard) struct HiddenFields<'a> {
+    table: &'a RightsTable,
+    instruments: &'a Instruments,
+    rights: RightsId,
+}
+
+impl HiddenFields<'_> {
+    /// Those of an instrument.
+    pub(in crate::shard) fn of(&self, instrument: u32) -> FieldSet {
+        self.table.hidden_fields(self.rights, self.instruments, instrument)
     }
 }
 

@@ -4,9 +4,12 @@
 //!
 //! Where serde_json may differ: lists in the place of objects, with values in the order of the keys, are not compared.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 use tickcast::identity::{AllowText, Depth, Extent, Grant, Product, Products, RightsText};
 use tickcast_protocol::control::Pattern;
+use tickcast_protocol::record::FieldSet;
 use tickcast_protocol::{Channel, ConflationInterval};
 
 const SYMBOLS: [&str; 9] = ["A", "AB", "ABC", "B", "BA", "EQ-1", "user/u/x", "\u{20ac}", "~"];
@@ -14,8 +17,8 @@ const SYMBOLS: [&str; 9] = ["A", "AB", "ABC", "B", "BA", "EQ-1", "user/u/x", "\u
 const DELAYS: [u32; 2] = [0, 900];
 const PREFIXES: [&str; 6] = ["", "A", "AB", "B", "EQ-", "user/u/"];
 
-/// Delay, interval in ms, levels: ordered as terms are.
-type Terms = (u64, u32, std::cmp::Reverse<u64>);
+/// Delay, interval in ms, levels, and how many fields are hidden: ordered as terms are.
+type Terms = (u64, u32, std::cmp::Reverse<u64>, u32);
 
 /// One input.
 pub fn run(data: &[u8]) {
@@ -46,11 +49,12 @@ pub fn run(data: &[u8]) {
             for symbol in SYMBOLS.iter().filter(|symbol| symbol.starts_with(prefix)) {
                 let granted = rights.grant(symbol, channel, delay_s).served();
                 let Some(granted) = granted else { continue };
-                let Extent::Some { interval, depth, .. } = extent else {
+                let Extent::Some { interval, depth, is_whole } = extent else {
                     panic!("{symbol} may be seen, and {prefix}* not: {value}")
                 };
                 assert!(granted.interval <= interval, "{symbol} {value}");
-                assert!(granted.depth <= depth || channel != Channel::Book, "{symbol} {value}");
+                assert!(granted.depth <= depth, "{symbol} {value}");
+                assert!(!is_whole || granted.hidden.0.is_empty(), "{symbol} {value}");
             }
         }
     }
@@ -59,11 +63,11 @@ pub fn run(data: &[u8]) {
 fn terms(grant: Grant, channel: Channel) -> Option<Terms> {
     match grant {
         Grant::Denied => None,
-        Grant::Delayed(delay_s) => Some((delay_s.into(), 0, std::cmp::Reverse(0))),
+        Grant::Delayed(delay_s) => Some((delay_s.into(), 0, std::cmp::Reverse(0), 0)),
         Grant::Live(terms) => {
             let levels = terms.depth.levels().map_or(u64::MAX, u64::from);
             let levels = if channel == Channel::Book { levels } else { 0 };
-            Some((0, terms.interval.interval_ms(), std::cmp::Reverse(levels)))
+            Some((0, terms.interval.interval_ms(), std::cmp::Reverse(levels), terms.hidden.0.len()))
         }
     }
 }
@@ -86,24 +90,26 @@ fn by_rules(value: &Value, symbol: &str, channel: Channel, market_delay_s: u32) 
         return None;
     }
     let levels_of_all = number(value, "book_depth").unwrap_or(u64::MAX);
-    // Lists of channels without a book have no depth, whatever they say.
     let of_rule = |rule: &Value| {
         let interval = ConflationInterval::round_up(number(rule, "conflate_ms").unwrap_or(0)).expect("in range");
         let levels = number(rule, "book_depth").unwrap_or(u64::MAX).min(levels_of_all);
         let delay_s = number(rule, "delay_s").unwrap_or(0);
+        let levels = if channel == Channel::Book { levels } else { 0 };
+        let without = rule.get("without").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let hidden: HashSet<&str> = without.filter(|name| FieldSet::named(channel, name).is_some()).collect();
         // A right to newer data is one to the data of the market.
-        (if delay_s <= market_delay_s.into() { 0 } else { delay_s }, interval.interval_ms(), std::cmp::Reverse(levels))
+        let delay_s = if delay_s <= market_delay_s.into() { 0 } else { delay_s };
+        (delay_s, interval.interval_ms(), std::cmp::Reverse(levels), hidden.len() as u32)
     };
     let mut all: Vec<Terms> = list("allow").iter().filter(|rule| covers(rule)).map(of_rule).collect();
     let has_product = list("products").iter().any(|name| name == "P");
     if has_product && symbol.starts_with("EQ-") {
-        all.push((0, 0, std::cmp::Reverse(levels_of_all)));
+        all.push((0, 0, std::cmp::Reverse(if channel == Channel::Book { levels_of_all } else { 0 }), 0));
     }
-    let (delay_s, ms, levels) = all.into_iter().min()?;
+    let (delay_s, ms, levels, hidden) = all.into_iter().min()?;
     if delay_s > 0 {
-        return Some((delay_s, 0, std::cmp::Reverse(0)));
+        return Some((delay_s, 0, std::cmp::Reverse(0), 0));
     }
-    let levels = if channel == Channel::Book { levels } else { std::cmp::Reverse(0) };
     assert!(channel != Channel::Book || levels.0 == u64::MAX || levels.0 <= Depth::LEVELS_MAX.into(), "{value}");
-    Some((0, ms, levels))
+    Some((0, ms, levels, hidden))
 }

@@ -85,7 +85,10 @@ fn check(header: &[u8], claims: &[u8], user: &str) {
     assert_eq!((claims.get("iss").as_str(), claims.get("sub").as_str()), (Some("i"), Some(user)), "{claims:?}");
     let is_audience = |value: &Value| value == "a";
     let audiences = claims.get("aud");
-    assert!(is_audience(&audiences) || audiences.as_array().is_some_and(|all| all.iter().any(is_audience)), "{claims:?}");
+    assert!(
+        is_audience(&audiences) || audiences.as_array().is_some_and(|all| all.iter().any(is_audience)),
+        "{claims:?}"
+    );
     let time = |name: &str| claims.get(name).as_f64();
     let expires_s = time("exp").expect("a time");
     assert!(expires_s + LEEWAY_S as f64 + 1.0 > NOW_S as f64, "{claims:?}");

@@ -21,6 +21,7 @@ mod book;
 mod bytes;
 mod check;
 mod definition;
+mod fields;
 pub mod flags;
 mod gap;
 mod header;
@@ -37,6 +38,7 @@ mod trade;
 pub use self::book::{BOOK_LEVELS_MAX, LEVEL_BYTES, Level, encode_book, read_book};
 pub use self::check::{RecordError, check};
 pub use self::definition::{encode_definition, read_definition};
+pub use self::fields::FieldSet;
 pub use self::gap::Gap;
 pub use self::header::{
     HEADER_BYTES, RECORD_BYTES_MAX, RecordHeader, RecordPrefix, kind_of, patch_flags, patch_sequenced, records,
