@@ -286,7 +286,8 @@ impl Client {
     /// An auth for other rights, or the same; or one with a token that is refused.
     pub fn authenticate(&mut self, rights: usize, entitled: Option<Rc<Entitled>>) -> String {
         let id = self.id();
-        let token = entitled.as_ref().map_or_else(|| "wrong".to_owned(), |_| format!("{} {rights}", self.user));
+        let token =
+            entitled.as_ref().map_or_else(|| "wrong".to_owned(), |_| format!("{} {rights} {}", self.user, self.conn));
         self.oracle.asked.insert(id, entitled.map_or(Ask::Bad, Ask::Auth));
         // Nothing may be left of what it has.
         self.deserves.push(4003);

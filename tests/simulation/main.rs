@@ -16,6 +16,7 @@ mod node;
 mod oracle;
 mod plan;
 mod planted_bug;
+mod reloads;
 mod rights;
 mod secured;
 mod sends;
@@ -139,6 +140,7 @@ seen! {
     limited: "Changes of books that clients may see a part of.",
     hidden: "Values that were hidden from clients.",
     depths: "Books whose depth changed for a client.",
+    renewed: "Clients that got other rights by a reload of the settings.",
     revoked: "Clients of users that were revoked.",
     counted: "Shards whose counters were compared with what was read.",
 }

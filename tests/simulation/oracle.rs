@@ -94,6 +94,8 @@ struct Track {
 
 pub struct Oracle {
     pub asked: HashMap<u64, Ask>,
+    /// The rights that settings give it which were reloaded, until it is told.
+    pub renewed: Option<Rc<Entitled>>,
     /// What the client may see.
     pub entitled: Rc<Entitled>,
     /// Items that the client has had at any time.
@@ -188,9 +190,8 @@ impl Oracle {
                 self.resumed(id, &how, (from.get(), conflate_ms), truth);
             }
             Reply::Authenticated { id, dropped, .. } => {
-                let Some(Ask::Auth(entitled)) = self.asked.remove(&id) else {
-                    panic!("an answer without an auth: {text}")
-                };
+                let asked = if id == 0 { self.renewed.take().map(Ask::Auth) } else { self.asked.remove(&id) };
+                let Some(Ask::Auth(entitled)) = asked else { panic!("an answer without an auth: {text}") };
                 self.authenticated(entitled, &dropped, truth);
             }
             Reply::Unsubscribed { id, .. } => {
@@ -574,7 +575,7 @@ impl Oracle {
 
     /// Requests that have not been answered.
     pub fn unanswered(&self) -> usize {
-        self.asked.len() + self.nonsense as usize
+        self.asked.len() + usize::from(self.renewed.is_some()) + self.nonsense as usize
     }
 
     /// True if every request has been answered.

@@ -73,6 +73,8 @@ pub struct Plan {
     pub rights: u32,
     /// Users are revoked, per step in 1024ths.
     pub revocations: u32,
+    /// Settings are reloaded that give a user other rights, per step in 1024ths.
+    pub reloads: u32,
     /// The age of the data, by which rights are asked about, s.
     pub delay_s: u32,
     pub network: Network,
@@ -124,6 +126,7 @@ impl Plan {
             interests: 0,
             crowd: false,
             secured: 0,
+            reloads: 0,
             rights: 0,
             revocations: 0,
             delay_s: 0,
@@ -186,6 +189,7 @@ impl Plan {
             rights: if rights_dice.chance(512) { 0 } else { 1 + rights_dice.below(6) },
             revocations: if rights_dice.chance(512) { 0 } else { rights_dice.below(12) },
             delay_s: if rights_dice.chance(700) { 0 } else { 900 },
+            reloads: if rights_dice.chance(512) { 0 } else { rights_dice.below(20) },
             network,
         }
     }

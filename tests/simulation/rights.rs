@@ -93,8 +93,15 @@ impl Entitled {
         Rights::new(rules.iter().map(rule).collect())
     }
 
-    pub fn principal(&self, user: u32) -> Arc<Principal> {
-        Arc::new(Principal::new(Kind::Token, &format!("u{user}"), Arc::new(self.rights())))
+    /// A user with these rights, as the client of a connection.
+    pub fn principal(&self, user: u32, conn: usize) -> Arc<Principal> {
+        let principal = Principal::new(Kind::Token, &format!("u{user}"), Arc::new(self.rights()));
+        Arc::new(Principal { jti: Some(conn.to_string().into()), ..principal })
+    }
+
+    /// True if a client has these rights already.
+    pub fn is_of(&self, principal: &Principal) -> bool {
+        *principal.rights == self.rights()
     }
 
     /// True if a channel of a symbol may be seen.

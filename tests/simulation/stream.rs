@@ -193,6 +193,7 @@ fn message_of(data: &str, id: Option<&str>, retry: Option<u64>, closed: &mut boo
         "going_away" => 1001,
         "credentials_expired" => 4001,
         "slow_consumer" => 4002,
+        "not_entitled" => 4003,
         "policy" => 1008,
         other => panic!("reason {other:?}"),
     };

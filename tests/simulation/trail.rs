@@ -27,6 +27,7 @@ pub enum Event {
     Reset { node: usize, conn: usize },
     Asleep { node: usize, ticks: u32 },
     Revoked { user: u32 },
+    Reloaded { user: u32, rights: usize },
     Io { node: usize, event: IoEvent },
     Read { node: usize, conn: usize, bytes: usize, hash: u64 },
 }

@@ -46,8 +46,10 @@ pub struct World {
     /// The interests of clients, if several have the same.
     pub wishes: Vec<Wish>,
     /// What clients may see, if not everything.
-    rights: Vec<Rc<Entitled>>,
-    rights_dice: Dice,
+    pub rights: Vec<Rc<Entitled>>,
+    pub rights_dice: Dice,
+    /// The user who has other rights by the newest settings, and these rights.
+    pub reloaded: Option<(u32, Rc<Entitled>)>,
     pub resyncing: bool,
     silent: u32,
     pub trail: Trail,
@@ -94,6 +96,7 @@ impl World {
             wishes: Vec::new(),
             rights: Entitled::any(plan.rights, plan.delay_s, &mut Dice::new(seed ^ 12 << 32)),
             rights_dice: Dice::new(seed ^ 13 << 32),
+            reloaded: None,
             resyncing: false,
             silent: 0,
             trail: Trail::default(),
@@ -133,6 +136,7 @@ impl World {
         self.clients_come(step);
         self.everyone_stalls();
         self.a_user_is_revoked();
+        self.settings_are_reloaded();
         self.clients_act();
         self.tick();
         self.deliver();
@@ -241,7 +245,7 @@ impl World {
             input.extend(client.framed(&text, &mut self.dice));
             self.trail.add(Event::Asked { node: index, conn, text });
         }
-        let principal = Some(entitled.principal(user));
+        let principal = Some(entitled.principal(user, conn));
         let node = &mut self.nodes[index];
         node.served.see(self.now_ns);
         node.shard.open_with(slot_id, Opening { encoding, principal, upgrade: &[], input: &input }, self.now_ns);
@@ -261,7 +265,7 @@ impl World {
         self.trail.add(Event::Asked { node: client.node, conn: client.conn, text });
         let node = &mut self.nodes[client.node];
         node.served.see(self.now_ns);
-        let principal = client.oracle.entitled.principal(client.user);
+        let principal = client.oracle.entitled.principal(client.user, client.conn);
         node.shard.open_events_with(slot_id, principal, HEAD, request, self.now_ns);
         node.begin_session(slot_id);
         node.poke();
@@ -325,10 +329,10 @@ impl World {
         while self.rights_dice.chance(700)
             && let Some(request) = node.shard.take_auth_request()
         {
-            let of_token = |(user, rights): (&str, &str)| Some((user.parse().ok()?, rights.parse::<usize>().ok()?));
-            let outcome = match request.token.reveal().split_once(' ').and_then(of_token) {
-                Some((user, rights)) => Ok(self.rights[rights].principal(user)),
-                None => Err(AuthRefusal { code: "unauthorized", message: "token: not valid".to_owned() }),
+            let numbers: Vec<usize> = request.token.reveal().split(' ').filter_map(|word| word.parse().ok()).collect();
+            let outcome = match numbers[..] {
+                [user, rights, conn] => Ok(self.rights[rights].principal(user as u32, conn)),
+                _ => Err(AuthRefusal { code: "unauthorized", message: "token: not valid".to_owned() }),
             };
             node.served.see(self.now_ns);
             node.shard.authenticated(request.slot_id, outcome, self.now_ns);
@@ -456,6 +460,7 @@ impl World {
             }
             if !self.rights.is_empty() {
                 self.answer_tokens(index);
+                self.review_postponed(index);
             }
             if has_ticked {
                 self.same_interest_same_bytes(index);

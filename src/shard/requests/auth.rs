@@ -69,6 +69,11 @@ impl<I: Io> ClientContext<'_, I> {
             return true;
         }
         operation.stage = Stage::Reselect(Reselecting::new(principal));
+        self.reselect(slot_id, operation)
+    }
+
+    /// Begins to compare the items of a client with its new rights. False if that goes on in further ticks.
+    fn reselect(&mut self, slot_id: SlotId, operation: &mut Operation) -> bool {
         // Like any request, it waits while something of an earlier tick is pending for the client: what patterns cover from
         // then on begins behind what the client has had.
         let is_behind = self.backlog.get(slot_id).is_some_and(|backlog| backlog.defers_requests(self.now));
@@ -179,7 +184,7 @@ impl<I: Io> ClientContext<'_, I> {
         let (channels, interval) = (ChannelSet::default(), ConflationInterval::IMMEDIATE);
         let stage = Stage::Reselect(Reselecting::new(principal));
         let mut operation = Operation { kind: Kind::Auth, id: 0, channels, interval, stage };
-        if !self.advance(slot_id, &mut operation) {
+        if !self.reselect(slot_id, &mut operation) {
             if let Some(client) = self.connections.get_mut(slot_id) {
                 client.waits = true;
             }

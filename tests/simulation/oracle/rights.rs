@@ -16,6 +16,7 @@ impl Oracle {
     pub fn new(entitled: Rc<Entitled>) -> Self {
         Self {
             asked: HashMap::new(),
+            renewed: None,
             entitled,
             had_items: HashSet::new(),
             nonsense: 0,
