@@ -205,7 +205,7 @@ fn calm_client_gets_what_it_subscribed_to() {
 /// See docs/testing.md for what each has found.
 #[test]
 fn seeds_that_have_failed_pass() {
-    for seed in [189, 301_312, 409_021, 411_427, 414_130, 500_107, 501_159, 501_228] {
+    for seed in [189, 301_312, 409_021, 411_427, 414_130, 500_107, 501_159, 501_228, 600_360, 600_561] {
         run_all("every_stream", seed..seed + 1, Plan::of_seed);
     }
 }
