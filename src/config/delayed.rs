@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::range::within;
-use super::{Config, ConfigError, DelayedEntry, Layer};
+use super::{Config, ConfigError, DelayedEntry, Layer, invalid};
 use crate::ingest::delay::SpoolSettings;
 
 /// Markets at the most: each has a shard on every core, with a ring.
@@ -150,10 +150,6 @@ impl Config {
             self.spool_conflate_ms,
         )
     }
-}
-
-fn invalid(setting: &'static str, problem: &str) -> ConfigError {
-    ConfigError::Value { setting, problem: problem.to_owned() }
 }
 
 #[cfg(test)]

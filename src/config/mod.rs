@@ -65,6 +65,10 @@ pub enum ConfigError {
     Variable(String, String),
 }
 
+fn invalid(setting: &'static str, problem: &str) -> ConfigError {
+    ConfigError::Value { setting, problem: problem.to_owned() }
+}
+
 /// The ring of trades and quotes for the bars: a fifth of a second at a million records a second. It is read every tenth of
 /// a second, and more often while many records come.
 pub const BARS_RING_BYTES: usize = 16 << 20;

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use super::range::within;
-use super::{ConfigError, Layer, TlsEntry};
+use super::{ConfigError, Layer, TlsEntry, invalid};
 use crate::tls::{CertificateFiles, TlsVersion};
 
 /// Pairs at the most.
@@ -135,10 +135,6 @@ fn is_name(name: &str) -> bool {
         (1..=63).contains(&label.len()) && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     name.len() <= 253 && labels.split('.').all(is_label)
-}
-
-fn invalid(setting: &'static str, problem: &str) -> ConfigError {
-    ConfigError::Value { setting, problem: problem.to_owned() }
 }
 
 #[cfg(test)]
