@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use glommio::net::TcpStream;
-use http::{Method, Request};
+use http::{Method, Request, header};
 
 use super::Listener;
 use super::admission::forwarded::{self, ClientScheme, Forwarded};
@@ -145,6 +145,7 @@ async fn respond(
     let outcome = match (origin::stream_refusal(access, request, &config), counted) {
         (Some(refusal), _) => {
             server.count(Counter::RefusedOrigin);
+            log_refused_origin(server, request, &config);
             Err(refusal)
         }
         (None, Err(refusal)) => match router::find(request.uri().path()) {
@@ -154,6 +155,17 @@ async fn respond(
         (None, Ok(())) => router::route(server, connection, request).await,
     };
     outcome.map_err(|refusal| origin::share_refusal(access, request, &config, refusal))
+}
+
+/// Names the origin in the log, if it is due: the page cannot see why it was refused.
+fn log_refused_origin(server: &HttpServer, request: &Request<()>, config: &Config) {
+    // An image of another site's page has no origin, and is no stream that somebody misses.
+    let Some(given) = request.headers().get(header::ORIGIN) else { return };
+    let host = rules::authority(request);
+    let line = server.shared.refused_origins.line(given.as_bytes(), host, &config.allow_origin, now_ns());
+    if let Some(line) = line {
+        tracing::warn!("{line}");
+    }
 }
 
 /// The address of the listener that has accepted this connection.

@@ -11,7 +11,7 @@ use super::admission::origin::{self, CrossOrigin};
 use super::answers::HeldAnswer;
 use super::connection::Connection;
 use super::handlers::snapshot::SnapshotText;
-use super::handlers::{bars, echo, health, instruments, metrics, operator, publish, revoke, snapshot, sse, stream};
+use super::handlers::{bars, echo, health, instruments, metrics, operator, origin as of_origin, publish, revoke, snapshot, sse, stream};
 use super::refusal::Refusal;
 use super::request::quote;
 use super::response::Response;
@@ -25,6 +25,7 @@ pub(super) enum Endpoint {
     Sse,
     Publish,
     Echo,
+    Origin,
     Instruments,
     Snapshots,
     Snapshot,
@@ -41,10 +42,12 @@ pub(super) enum Endpoint {
 const ROUTES: &[(&str, Endpoint, CrossOrigin)] = &[
     ("/", Endpoint::Asset, CrossOrigin::Denied),
     ("/tickcast.js", Endpoint::Asset, CrossOrigin::Library),
+    ("/tickcast-stream.js", Endpoint::Asset, CrossOrigin::Library),
     ("/v1/stream", Endpoint::Stream, CrossOrigin::Stream),
     ("/v1/sse", Endpoint::Sse, sse::ACCESS),
     ("/v1/publish", Endpoint::Publish, CrossOrigin::Stream),
     ("/v1/echo", Endpoint::Echo, CrossOrigin::Stream),
+    ("/v1/origin", Endpoint::Origin, CrossOrigin::Public),
     ("/v1/instruments", Endpoint::Instruments, CrossOrigin::Readable),
     ("/v1/snapshot", Endpoint::Snapshots, CrossOrigin::Readable),
     ("/v1/snapshot/{symbol}", Endpoint::Snapshot, CrossOrigin::Readable),
@@ -144,7 +147,7 @@ async fn answer(
 /// The cost of a request, without that of the instruments and bytes of its response.
 fn units_of(endpoint: Option<Endpoint>) -> u64 {
     match endpoint {
-        Some(Endpoint::Healthz | Endpoint::Readyz) => 1,
+        Some(Endpoint::Healthz | Endpoint::Readyz | Endpoint::Origin) => 1,
         _ => 5,
     }
 }
@@ -174,6 +177,7 @@ async fn get(
             operator::get(server, connection.address(), connection.client_certificate().as_ref(), request)
         }
         Some(Endpoint::Metrics) => metrics::get(server, request),
+        Some(Endpoint::Origin) => Ok(of_origin::get(request, &server.config())),
         Some(Endpoint::Healthz) => health::healthz(server.state()),
         Some(Endpoint::Readyz) => health::readyz(server.state()),
         _ => server.shared.assets.find(path, headers).ok_or_else(|| not_found(path)),
@@ -288,6 +292,8 @@ mod tests {
             ("/v1/sse", CrossOrigin::ReadableStream),
             ("/v1/stream", CrossOrigin::Stream),
             ("/tickcast.js", CrossOrigin::Library),
+            ("/tickcast-stream.js", CrossOrigin::Library),
+            ("/v1/origin", CrossOrigin::Public),
         ] {
             assert_eq!(cross_origin(path), access, "{path}");
         }

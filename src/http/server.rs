@@ -13,6 +13,7 @@ use socket2::SockRef;
 
 use super::accept_signal::AcceptSignal;
 use super::admission::addresses::AddressTable;
+use super::admission::refused_origins::RefusedOrigins;
 use super::admission::{Admission, Rejection};
 use super::answers::{AnswerMemory, AnswersFull, HeldAnswer};
 use super::assets::Assets;
@@ -52,6 +53,7 @@ pub struct HttpShared {
     /// What plain requests cost, of each address.
     pub(super) gets: Arc<Allowances>,
     pub(super) answers: Arc<AnswerMemory>,
+    pub(super) refused_origins: RefusedOrigins,
 }
 
 impl HttpShared {
@@ -64,6 +66,7 @@ impl HttpShared {
             listings: ListingCache::default(),
             gets,
             answers: Arc::default(),
+            refused_origins: RefusedOrigins::default(),
         }
     }
 }

@@ -203,3 +203,44 @@ fn listed_origins_may_read_server_sent_events() {
     let response = request(server.address, "GET", "/v1/sse", &[("Origin", listed)]);
     assert_eq!((response.status, cross_origin(&response)), (400, (Some(listed), true)));
 }
+
+#[test]
+fn the_log_names_a_refused_origin_once_with_the_flag_that_admits_it() {
+    let server = Server::start(&[ARGS, &["--allow-origin", "https://app.example"]].concat());
+    let host = server.address.to_string();
+    for path in STREAMS {
+        assert_eq!(upgrade_status(server.address, path, &host, &["http://localhost:5173"]), 403);
+        assert_eq!(upgrade_status(server.address, path, &host, &["https://app.example"]), 101);
+    }
+    server.program.wait_for_stderr("--allow-origin https://app.example,http://localhost:5173,");
+    let log = server.stop(Signal::TERM).stderr;
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("was refused (Host: ")).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(lines[0].contains("WARN") && lines[0].contains(&host), "{}", lines[0]);
+}
+
+#[test]
+fn a_page_of_every_origin_may_read_whether_it_is_admitted_and_nothing_else() {
+    let server =
+        Server::start(&[ARGS, &["--allow-origin", "https://app.example", "--allow-host", "127.0.0.1"]].concat());
+    let address = server.address;
+    let own = format!("http://{address}");
+    for (origin, admitted) in [("https://app.example", true), (own.as_str(), true), (EVIL, false), ("null", false)] {
+        for method in ["GET", "HEAD"] {
+            let answer = request(address, method, "/v1/origin", &[("Origin", origin)]);
+            assert_eq!((answer.status, cross_origin(&answer)), (200, (Some("*"), true)), "{origin}");
+            assert_eq!(answer.header("access-control-allow-credentials"), None);
+            assert_eq!(answer.header("cache-control"), Some("no-store"));
+            if method == "GET" {
+                assert_eq!(answer.json(), serde_json::json!({ "origin": origin, "admitted": admitted }));
+            }
+        }
+        let lines = [("Origin", origin), ("Access-Control-Request-Method", "GET")];
+        assert_eq!(request(address, "OPTIONS", "/v1/origin", &lines).status, 204, "{origin}");
+    }
+    let program = request(address, "GET", "/v1/origin", &[]);
+    assert_eq!(program.json(), serde_json::json!({ "origin": null, "admitted": true }));
+    // A page that had a foreign name resolve to this server learns nothing more than it does elsewhere.
+    let rebound = send_request(address, b"GET /v1/origin HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+    rebound.assert_refusal(403, "forbidden_host", &["evil.example"]);
+}

@@ -4,6 +4,7 @@
 //! * [`addresses`]: connections and handshakes of each address, shared by all shards.
 //! * [`forwarded`]: the client's address behind a trusted proxy.
 //! * [`origin`]: which pages of other origins may use an endpoint.
+//! * [`refused_origins`]: the log lines about those that may not.
 //! * [`Admission`]: these limits for one shard, and the rates of accepted connections and handshakes.
 //!
 //! What always holds: a limit that is reached yields a [`Rejection`], which has a counter and a refusal. A handshake over a
@@ -13,6 +14,7 @@ pub(crate) mod addresses;
 pub(crate) mod forwarded;
 pub(crate) mod origin;
 pub(crate) mod pending;
+pub(crate) mod refused_origins;
 
 use std::cell::Cell;
 use std::net::IpAddr;

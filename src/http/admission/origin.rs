@@ -29,6 +29,8 @@ pub(crate) enum CrossOrigin {
     ReadableStream,
     /// Read the response, or load it as a plain script without CORS.
     Library,
+    /// Read the response, and so may pages of all other origins.
+    Public,
 }
 
 impl CrossOrigin {
@@ -37,7 +39,7 @@ impl CrossOrigin {
     }
 
     fn is_readable(self) -> bool {
-        matches!(self, Self::Readable | Self::ReadableStream | Self::Library)
+        matches!(self, Self::Readable | Self::ReadableStream | Self::Library | Self::Public)
     }
 }
 
@@ -54,10 +56,14 @@ pub(crate) fn stream_refusal(access: CrossOrigin, request: &Request<()>, config:
         return None;
     }
     let Some(origin) = request.headers().get(header::ORIGIN) else { return no_cors_refusal(request.headers()) };
-    if is_same_origin(request) || allowed_entry(request.headers(), config).is_some() {
-        return None;
-    }
-    Some(forbidden(origin, request))
+    if admits(request, config) { None } else { Some(forbidden(origin, request)) }
+}
+
+/// True for a request of a page that may open streams, or of no page.
+pub(crate) fn admits(request: &Request<()>, config: &Config) -> bool {
+    !request.headers().contains_key(header::ORIGIN)
+        || is_same_origin(request)
+        || allowed_entry(request.headers(), config).is_some()
 }
 
 /// True for a request of a page of this server, or of an allowed origin. Browsers say which page it is, by headers that no
@@ -94,7 +100,7 @@ pub(crate) fn preflight(
     let headers = request.headers();
     let origin = headers.get(header::ORIGIN).filter(|_| request.method() == Method::OPTIONS)?;
     headers.get(header::ACCESS_CONTROL_REQUEST_METHOD).filter(|_| access.is_readable())?;
-    if !is_same_origin(request) && allowed_entry(headers, config).is_none() {
+    if access != CrossOrigin::Public && !admits(request, config) {
         return Some(Err(forbidden(origin, request)));
     }
     let response = Response::no_content().with("Access-Control-Allow-Methods", "GET, HEAD");
@@ -126,7 +132,8 @@ pub(crate) fn cors_headers(access: CrossOrigin, request: &Request<()>, config: &
     if !access.is_readable() {
         return Vec::new();
     }
-    match allowed_entry(request.headers(), config) {
+    let all = (access == CrossOrigin::Public).then_some("*");
+    match all.or_else(|| allowed_entry(request.headers(), config)) {
         Some(entry) => vec![
             ("Access-Control-Allow-Origin", entry.to_owned()),
             ("Access-Control-Expose-Headers", "ETag, Retry-After".to_owned()),
@@ -137,7 +144,7 @@ pub(crate) fn cors_headers(access: CrossOrigin, request: &Request<()>, config: &
 
 /// True if the response depends on the origin: caches have to know.
 pub(crate) fn varies(access: CrossOrigin, config: &Config) -> bool {
-    access.is_readable() && !config.allow_origin.any() && !config.allow_origin.none()
+    access == CrossOrigin::Public || (access.is_readable() && !config.allow_origin.any() && !config.allow_origin.none())
 }
 
 /// The value of a header that occurs once, as text.

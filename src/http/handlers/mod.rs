@@ -10,6 +10,7 @@ pub(super) mod instruments;
 pub(super) mod market;
 pub(super) mod metrics;
 pub(super) mod operator;
+pub(super) mod origin;
 pub(super) mod publish;
 pub(super) mod revoke;
 pub(super) mod snapshot;
