@@ -1,9 +1,9 @@
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
 
-const built = fileURLToPath(new URL("dist/tickcast.js", import.meta.url));
+const built = fileURLToPath(new URL("../../src/http/assets/tickcast.js", import.meta.url));
 
-/** The same tests against the one file as built: shortened names must not change its behaviour. */
+/** The same tests against the files that the server embeds: shortened names must not change their behaviour. */
 export default defineConfig({
   resolve: { alias: [{ find: /^\.\.\/src\/index$/, replacement: built }] },
   test: {

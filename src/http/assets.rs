@@ -29,6 +29,7 @@ files! {
     "favicon.svg" Image;
     "licences.txt" Text;
     "tickcast.js" Script;
+    "tickcast-stream.js" Script;
 }
 
 struct AssetFile {

@@ -3,9 +3,9 @@
 import { context } from "esbuild";
 
 const folder = (path) => new URL(`../${path}`, import.meta.url).pathname;
-const names = ["watchlist", "lightweight-charts", "uplot", "ag-grid", "perspective"];
+const names = ["watchlist", "lightweight-charts", "uplot", "ag-grid", "perspective", "react"];
 const built = await context({
-  entryPoints: names.map((name) => folder(`examples/${name}.ts`)),
+  entryPoints: names.map((name) => folder(`examples/${name}.${name === "react" ? "tsx" : "ts"}`)),
   ...{ bundle: true, format: "esm", target: "es2022", outdir: folder("examples/built"), logLevel: "warning" },
   define: { __STANDALONE__: "false" },
   loader: { ".wasm": "file" },

@@ -203,6 +203,10 @@ export class OpenClient implements types.Client {
     return this.#figures.stats;
   }
 
+  reconnect(): void {
+    this.#send({ t: "reconnect" });
+  }
+
   close(): void {
     this.#end({ ...this.connection, phase: "closed", reason: "closed", code: 0, retryAt: 0 });
     this.#port.end();
@@ -273,6 +277,8 @@ export class OpenClient implements types.Client {
         this.connection = report.connection;
         return this.#dispatch.events.emit("connection", report.connection);
       case "error":
+        // Beside the browser's own line, which has no cause: a page may have no listener yet.
+        if (report.error.code === "origin") console.error(`tickcast: ${report.error.message}`);
         return this.#dispatch.events.emit("error", report.error);
       case "counters":
         return this.#figures.count(report);

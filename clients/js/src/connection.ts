@@ -1,12 +1,13 @@
 /**
  * The connection to the server: opens it, detects silence, and reconnects.
  *
- * What always holds: after a loss the first attempt is immediate, each later one after a random time below a bound that
- * doubles, unless the server sent a delay; the bound is reset only after a stream that was live for a while. It does
+ * What always holds: after a loss the first attempt is immediate, each later one after a random time below half of the
+ * outage so far, unless the server sent a delay; an outage ends only with a stream that was live for a while. It does
  * not reconnect where the attempt would be wrong: with credentials that were refused or have expired (4001, 4003, HTTP
  * 401 and 403), where another session of the user has taken its place (4005: it would take it back, and so on), or after
- * exceeding the request rate (1008). A browser hides the status of a refused handshake, so a
- * plain request asks for it.
+ * exceeding the request rate (1008). A browser hides the status of a refused handshake, so plain requests ask for it:
+ * to the same URL, and whether the server admits the page's origin. Where it does not, the attempts go on, as the
+ * operator may admit it at any time.
  *
  * It does not read records.
  */
@@ -36,6 +37,8 @@ export interface ConnectionEvents {
   lost(): void;
   /** Nothing was received for long: a ping is to be sent. */
   probe(): void;
+  /** The server does not admit the page; called once for an outage. */
+  notAdmitted(message: string): void;
 }
 
 export class ServerConnection {
@@ -46,6 +49,10 @@ export class ServerConnection {
   #socket: WebSocketLike | undefined;
   #url = "";
   #failures = 0;
+  /** The begin of the outage; 0 for none. */
+  #lostMs = 0;
+  /** It is reported that the page is not admitted. */
+  #isReported = false;
   #receivedMs = 0;
   #liveSinceMs = 0;
   #retry: ReturnType<typeof setTimeout> | undefined;
@@ -74,6 +81,14 @@ export class ServerConnection {
     this.events.url();
   }
 
+  /** The user asks for an attempt: at once, and the next ones soon after it. A silent connection is given up. */
+  reconnect(): void {
+    if (this.phase === "stale") this.#drop();
+    if (!/waiting|idle|stale/.test(this.phase)) return;
+    this.#failures = this.#lostMs = 0;
+    this.connect();
+  }
+
   /** Continues an attempt with its URL. */
   connectTo(url: string): void {
     if (this.#socket || this.phase !== "connecting") return;
@@ -95,6 +110,7 @@ export class ServerConnection {
   welcomed(by: Omit<Connection, "phase" | "reason" | "code" | "attempt" | "retryAt">, heartbeatMs: number): void {
     this.#heartbeatMs = heartbeatMs;
     this.#liveSinceMs = nowMs();
+    this.#isReported = false;
     this.#setPhase("live", { ...by, reason: "", code: 0 });
   }
 
@@ -165,8 +181,11 @@ export class ServerConnection {
   #retryLater(reason: string, code: number): void {
     if (this.phase === "closed") return;
     const { firstMs, mostMs, settledMs } = this.settings;
-    if (this.#liveSinceMs && nowMs() - this.#liveSinceMs >= settledMs) this.#failures = 0;
-    const bound = this.#failures && Math.min(mostMs, firstMs * 2 ** (this.#failures - 1));
+    const now = nowMs();
+    if (this.#liveSinceMs && now - this.#liveSinceMs >= settledMs) this.#failures = this.#lostMs = 0;
+    this.#lostMs ||= now;
+    // A server that was away for seconds is found again within seconds.
+    const bound = this.#failures && Math.min(mostMs, Math.max(firstMs, (now - this.#lostMs) / 2));
     const waitMs = this.hintMs >= 0 ? this.hintMs : Math.random() * bound;
     this.#failures++;
     // The end of the last good connection explains more than the failure of an attempt after it.
@@ -184,8 +203,10 @@ export class ServerConnection {
   /** In a browser a refused handshake looks like an absent server; a plain request to the same URL shows the status. */
   async #findRefusal(): Promise<void> {
     const url = this.#url.replace(/^ws/, "http");
+    const ask = (what: string | URL): Promise<Response> =>
+      fetch(what, { cache: "no-store", signal: AbortSignal.timeout(5000) });
     try {
-      const { status, headers } = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(5000) });
+      const { status, headers } = await ask(url);
       if (this.phase !== "waiting") return;
       if (status === 401 || status === 403) return this.close(REASONS[status], status);
       const seconds = Number(headers.get("retry-after"));
@@ -194,7 +215,13 @@ export class ServerConnection {
         if (Date.now() + waitMs > this.current.retryAt) this.#wait(waitMs, { code: status });
       }
     } catch {
-      // No server is there, or CORS hides the answer of another origin: the retry goes ahead.
+      // No server is there, or CORS hides the answer from a page of another origin: the retry goes ahead.
+      const { admitted, origin } = await ask(new URL("origin", url)).then((answer) => answer.json()).catch(() => ({}));
+      if (admitted !== false || this.phase === "closed" || this.live) return;
+      const reason = `the server does not admit pages of ${origin}: it needs --allow-origin ${origin}`;
+      this.#setPhase(this.phase, { retryAt: this.current.retryAt, reason, code: 403 });
+      if (!this.#isReported) this.events.notAdmitted(reason);
+      this.#isReported = true;
     }
   }
 

@@ -68,6 +68,7 @@ export class Engine {
       expired: (reason) => this.#authentication.expired(reason),
       lost: () => this.#connectionLost(),
       probe: () => this.#ping(),
+      notAdmitted: (message) => this.#error("origin", message),
     });
     this.#authentication = new Authentication(settings, {
       ask: (why) => report({ t: "token", why }),
@@ -107,6 +108,8 @@ export class Engine {
         return this.#authentication.received(command.token, command.error);
       case "online":
         return this.#connection.phase === "waiting" && this.#connection.connect();
+      case "reconnect":
+        return this.#connection.reconnect();
       case "pull":
         if (this.#store.statesDirty) this.#setStates();
         this.#isDirty = false;
@@ -406,15 +409,15 @@ export class Engine {
   #stateOf(row: number): InstrumentState {
     const items = [...this.#interest.covering(this.#symbol(row))].filter(isGranted);
     if (this.#connection.phase !== "live" || items.length === 0) return "STALE";
-    // A server that has just started may not have the instrument yet, though the pattern over it is synced.
+    if (items.every(({ stage }) => stage === Stage.Unknown)) return "UNKNOWN";
     const isSynced = items.some((item) => item.synced) && !items.some((item) => item.recovering);
     return isSynced ? this.#store.stateOf(row) : "RESYNCING";
   }
 }
 
-/** The server has neither refused it, nor answered that it is unknown. */
+/** The server has not refused it. */
 function isGranted({ stage }: Item): boolean {
-  return stage !== Stage.Unknown && stage !== Stage.Refused && stage !== Stage.Denied;
+  return stage !== Stage.Refused && stage !== Stage.Denied;
 }
 
 /** The identity in a welcome or an answer to a token. */

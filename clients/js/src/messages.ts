@@ -5,6 +5,9 @@
 import type { Authenticated, Book, Channel, ClientError, Connection, Instrument, InstrumentState } from "./types";
 import type { RawRecord, SubscriptionResult, TokenRequest } from "./types";
 
+/** The name of our workers: in others the stream side's file does nothing by itself. */
+export const NAME = "tickcast";
+
 /** Settings of the stream side. */
 export interface Settings {
   readonly conflateMs: number;
@@ -40,6 +43,7 @@ export type Command =
   | { t: "end"; id: number }
   | { t: "ms"; ms: number; leastMs: number }
   | { t: "online" }
+  | { t: "reconnect" }
   | { t: "pull"; spent: Batch | null }
   | { t: "close" };
 

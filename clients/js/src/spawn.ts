@@ -1,20 +1,17 @@
 /**
- * Starts the stream side: in a module worker of the same file; where that is refused (another origin, a policy), in a
- * worker that imports the file; otherwise on the page's own thread.
+ * Starts the stream side, which is a file of its own: in a module worker; where that is refused (another origin, a
+ * policy), in a worker that imports the file; otherwise on the page's own thread.
  *
  * What always holds: commands that are posted before one of these has started reach it, in order. A worker that does
  * not start is no error: nothing is written to the console from here, and `kind` says which one runs.
  */
 
-import { Engine } from "./engine";
-import type { Command, Report } from "./messages";
-import type { ConnectOptions, WebSocketConstructor } from "./types";
+import { NAME, NO_CONNECTION, type Command, type Report } from "./messages";
+import type { ConnectOptions } from "./types";
 
-/** True in the one file that is library and worker; false where a bundler makes the worker a file of its own. */
+/** True in the files for script tags; false where a bundler includes the stream side. */
 declare const __STANDALONE__: boolean;
 
-/** The name of our workers. In a worker with another name the same file is only the library. */
-const NAME = "tickcast";
 /** The time for a worker to start; its script is in the browser's cache already. */
 const START_MS = 5000;
 
@@ -23,7 +20,8 @@ export type Kind = "starting" | "module" | "blob" | "custom" | "none";
 export class Port {
   kind: Kind = "starting";
   #worker: Worker | undefined;
-  readonly #handle: (commands: Command[]) => void;
+  /** Where there is no worker. */
+  #handle: ((commands: Command[]) => void) | undefined;
   /** Commands that were posted before the stream side started; null afterwards. */
   #early: Command[] | null = [];
   #ended = false;
@@ -33,7 +31,6 @@ export class Port {
     readonly report: (report: Report) => void,
   ) {
     const { worker, WebSocket: own } = options;
-    this.#handle = engineFor(report, own);
     const kinds: Kind[] = typeof worker === "function" ? ["custom"] : ["module", "blob"];
     const isHere = worker === false || own || !globalThis.Worker;
     this.#start(isHere ? ["none"] : [...kinds, "none"]);
@@ -45,18 +42,18 @@ export class Port {
       // A pull is posted alone.
       const [command] = commands;
       this.#worker.postMessage(commands, command.t === "pull" && command.spent ? command.spent.buffers : []);
-    } else this.#handle(commands);
+    } else this.#handle!(commands);
   }
 
   end(): void {
     this.#ended = true;
     this.#worker?.terminate();
-    this.#handle([{ t: "close" }]);
+    this.#handle?.([{ t: "close" }]);
   }
 
   #start([kind, ...others]: Kind[]): void {
     if (this.#ended) return;
-    if (kind === "none") return this.#started(kind);
+    if (kind === "none") return loaded ? this.#startHere(loaded) : void this.#load();
     let worker: Worker;
     try {
       worker = kind === "custom" ? (this.options.worker as () => Worker)() : start(kind === "blob");
@@ -83,6 +80,23 @@ export class Port {
     };
   }
 
+  async #load(): Promise<void> {
+    try {
+      loaded = await load();
+      this.#startHere(loaded);
+    } catch (error) {
+      const reason = `the stream side cannot be loaded: ${error}`;
+      this.report({ t: "error", error: { code: "closed", message: reason, symbols: [] } });
+      this.report({ t: "connection", connection: { ...NO_CONNECTION, phase: "closed", reason } });
+    }
+  }
+
+  #startHere({ engineFor }: StreamSide): void {
+    if (this.#ended) return;
+    this.#handle = engineFor(this.report, this.options.WebSocket);
+    this.#started("none");
+  }
+
   #started(kind: Kind): void {
     this.kind = kind;
     const early = this.#early!;
@@ -91,22 +105,21 @@ export class Port {
   }
 }
 
-/** A handler of commands: the first one creates the engine. */
-function engineFor(
-  report: (report: Report) => void,
-  Socket: WebSocketConstructor = globalThis.WebSocket,
-): (commands: Command[]) => void {
-  let engine: Engine | undefined;
-  return (commands) => {
-    for (const command of commands) if (command.t === "open") engine = new Engine(command.settings, Socket, report);
-    engine?.handle(commands);
-  };
-}
-
 const MODULE = { type: "module", name: NAME } as const;
 
+type StreamSide = typeof import("./worker");
+
+/** The stream side, once the page's thread has it. */
+let loaded: StreamSide | undefined;
+
+/** Loads the stream side onto the page's thread. It is a file of its own, which pages with a worker do not load here. */
+const load = (): Promise<StreamSide> => import("./worker");
+
 function start(blob: boolean): Worker {
-  if (__STANDALONE__) return blob ? importingWorker(import.meta.url) : new Worker(import.meta.url, MODULE);
+  if (__STANDALONE__) {
+    const url = new URL("./tickcast-stream.js", import.meta.url);
+    return blob ? importingWorker(url.href) : new Worker(url, MODULE);
+  }
   // Bundlers recognise exactly this expression, and include the worker.
   if (!blob) return new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "tickcast" });
   return importingWorker(new URL("./worker.js", import.meta.url).href);
@@ -119,24 +132,4 @@ function importingWorker(url: string): Worker {
   // The URL may be revoked once the worker has started.
   setTimeout(() => URL.revokeObjectURL(object), START_MS);
   return new Worker(object, MODULE);
-}
-
-/** In a worker of ours, serves the page; elsewhere does nothing. */
-export function serve(): void {
-  const scope = globalThis as unknown as DedicatedScope;
-  if (!scope.WorkerGlobalScope || scope.name !== NAME) return;
-  const report = (one: Report): void => {
-    scope.postMessage(one, one.t === "batch" ? one.batch.buffers : []);
-  };
-  const handle = engineFor(report);
-  scope.onmessage = ({ data }) => handle(data);
-  report({ t: "ready" });
-}
-
-/** The used part of a worker's global scope. */
-interface DedicatedScope {
-  readonly WorkerGlobalScope?: unknown;
-  readonly name?: string;
-  onmessage: ((event: { data: Command[] }) => void) | null;
-  postMessage(report: Report, transfer: ArrayBuffer[]): void;
 }

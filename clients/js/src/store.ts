@@ -151,7 +151,8 @@ export class Store {
   /** The state of a row whose values are synced: by its status, the feed's, and its book. */
   stateOf(row: number): InstrumentState {
     const status = this.#statuses.get(row);
-    if (status === undefined) return "RESYNCING";
+    // The snapshot of a pattern over it is complete, and did not have it.
+    if (status === undefined) return "UNKNOWN";
     const own = status !== "E" && this.instruments.get(row)!.status === "H" ? "H" : status;
     const suspect = this.#books.get(row)?.suspect ? "RESYNCING" : "LIVE";
     return STATES[own] ?? STATES[this.#statuses.get(-1)!] ?? suspect;

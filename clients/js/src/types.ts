@@ -24,9 +24,11 @@ export type Channel = "quote" | "trade" | "ticker" | "book" | "raw";
  * * `STALE`: the connection is lost or silent, the server reports its source as stale, or no subscription covers the
  *   instrument any more.
  * * `RESYNCING`: after a reconnect or a sequence gap, and not all values have come again.
+ * * `UNKNOWN`: the server has restarted, and has no such instrument yet: its publisher or feed has not come back. The values
+ *   are those from before; once it is defined again, they are replaced.
  * * `HALTED`, `ENDED`: reported by the venue or the source; the values are the last ones.
  */
-export type InstrumentState = "LIVE" | "STALE" | "RESYNCING" | "HALTED" | "ENDED";
+export type InstrumentState = "LIVE" | "STALE" | "RESYNCING" | "UNKNOWN" | "HALTED" | "ENDED";
 
 /** Settings of {@link connect}. */
 export interface ConnectOptions {
@@ -72,13 +74,16 @@ export interface ConnectOptions {
   reconnect?: ReconnectOptions;
 }
 
-/** After a loss the first attempt is immediate, and each later one after a random time below a bound that doubles. */
+/**
+ * After a loss the first attempt is immediate, and each later one after a random time below half of the outage so far:
+ * a server that was away for ten seconds is found again within five. {@link Connection.retryAt} has its time.
+ */
 export interface ReconnectOptions {
-  /** The first bound. Default 500. */
+  /** The least bound. Default 500. */
   firstMs?: number;
-  /** The last bound. Default 30,000. */
+  /** The greatest bound. Default 30,000. */
   mostMs?: number;
-  /** After a stream that was live for this long, the bound is the first one again. Default 5000. */
+  /** A stream that was live for this long ends the outage. Default 5000. */
   settledMs?: number;
 }
 
@@ -410,6 +415,8 @@ export interface UpdateOptions<C extends Channel = Channel> extends SubscribeOpt
  * * `unknown_symbol`, `denied`: the server has no such `symbols`, or does not give them to this client.
  * * `limited`, `delayed`: it gives only a part of them to this client, or the client's right is to delayed data.
  * * `token`: the application's function had no token, or the server did not accept it. The client asks again later.
+ * * `origin`: the server does not admit pages of this page's origin; `message` has the flag that admits them. The client
+ *   tries again, and reports it once for an outage. It also writes it to the console.
  * * `protocol`: the server's bytes break the layout; the client reconnects.
  * * `inexact`: a value beyond 2^53 is the nearest number in its column, and the column of rests has its rest. Reported
  *   once for each symbol and channel.
@@ -423,6 +430,7 @@ export interface ClientError {
     | "limited"
     | "delayed"
     | "token"
+    | "origin"
     | "protocol"
     | "inexact"
     | "closed";
@@ -555,6 +563,11 @@ export interface Client {
    * server is requested without it.
    */
   fetch(target: string | URL, init?: RequestInit): Promise<Response>;
+  /**
+   * Connects at once: instead of at {@link Connection.retryAt} while `waiting`, on a new connection while `stale`, again
+   * while `idle`. The next attempts follow soon. Without effect while `connecting` or `live`, and once `closed`.
+   */
+  reconnect(): void;
   /** Resolves when the client has ended; `reason` says why. */
   readonly closed: Promise<Connection>;
   close(): void;

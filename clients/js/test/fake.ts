@@ -97,6 +97,18 @@ export class FakeServer {
   }
 }
 
+/** Loads the stream side: from then on a client starts within its call, as tests with a fake clock need. */
+async function warm(): Promise<void> {
+  const { WebSocket } = new FakeServer();
+  const client = connect({ url: "ws://fake", WebSocket });
+  while (client.worker === "starting") {
+    if (client.connection.phase === "closed") throw new Error(client.connection.reason);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  client.close();
+}
+await warm();
+
 /** Runs microtasks, and the timers that are due within this time. */
 export async function settle(ms = 0): Promise<void> {
   await vi.advanceTimersByTimeAsync(ms);

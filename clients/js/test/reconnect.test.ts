@@ -6,12 +6,19 @@ import { book, definition, FakeServer, gap, quote, settle, status, trade } from 
 
 let server: FakeServer;
 let statuses: (number | "unreachable")[];
+/** What the server says of the page's origin; undefined where no server is there, or an old one. */
+let admission: object | undefined;
 beforeEach(() => {
   vi.useFakeTimers();
   server = new FakeServer();
   statuses = [];
+  admission = undefined;
   // The answers to plain requests to the stream's path, in order; 426 is the server's own.
-  vi.stubGlobal("fetch", async () => {
+  vi.stubGlobal("fetch", async (url: string | URL) => {
+    if (`${url}` === "http://fake/v1/origin") {
+      if (admission === undefined) throw new TypeError("no connection");
+      return Response.json(admission);
+    }
     const status = statuses.shift() ?? 426;
     if (status === "unreachable") throw new TypeError("no connection");
     return new Response(null, { status, headers: status === 503 ? { "retry-after": "7" } : {} });
@@ -25,21 +32,22 @@ afterEach(() => {
 
 const BTC = definition(1, "BTC-USD");
 
-test("the first attempt is immediate, later ones are random below a doubling bound", async () => {
+test("the first attempt is immediate, later ones are random below half of the outage so far", async () => {
   const chance = vi.spyOn(Math, "random").mockReturnValue(1);
   const client = server.client();
-  const waits: number[] = [];
   await settle();
-  for (let attempt = 0; attempt < 10; attempt++) {
+  const first = Date.now();
+  const waits: number[] = [];
+  for (let attempt = 0; attempt < 16; attempt++) {
     const before = server.sockets.length;
     server.last.closeWith(1006);
-    const from = Date.now();
+    const waitMs = client.connection.retryAt - Date.now();
+    const half = Math.min(30_000, Math.max(500, (Date.now() - first) / 2));
+    expect(Math.abs(waitMs - (attempt > 0 ? half : 0))).toBeLessThanOrEqual(1);
+    waits.push(waitMs);
     while (server.sockets.length === before) await settle(10);
-    waits.push(Date.now() - from);
   }
-  expect(waits.map((ms) => Math.round(ms / 100) * 100)).toEqual([
-    ...[0, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000],
-  ]);
+  expect([waits[0], waits[2], waits.at(-1)]).toEqual([0, 500, 30_000]);
   chance.mockReturnValue(0.5);
   server.last.closeWith(1006);
   expect(client.connection.retryAt - Date.now()).toBe(15_000);
@@ -83,7 +91,8 @@ test("only a stream that was live for a while resets the bound", async () => {
   };
   expect(await waitAfter(0)).toBe(0);
   expect(await waitAfter(1000)).toBe(500);
-  expect(await waitAfter(1000)).toBe(1000);
+  // An outage of 2.5 s so far, with two short streams in it.
+  expect(await waitAfter(1000)).toBe(1250);
   expect(await waitAfter(6000)).toBe(0);
   client.close();
 });
@@ -177,6 +186,89 @@ test("an unreachable server is retried, a full one after its delay", async () =>
   await settle(1000);
   expect(server.sockets).toHaveLength(3);
   client.close();
+});
+
+test("a page that the server does not admit is told so once for an outage, with the flag, and tries on", async () => {
+  const lines = vi.spyOn(console, "error").mockImplementation(() => {});
+  const page = "http://localhost:5173";
+  const refuse = async (): Promise<void> => {
+    statuses = ["unreachable"];
+    server.last.closeWith(1006);
+    await settle(600);
+  };
+  const client = server.client();
+  const errors: string[] = [];
+  client.on("error", ({ code, message }) => errors.push(`${code}: ${message}`));
+  await settle();
+  admission = { origin: page, admitted: false };
+  for (const _ of [1, 2, 3]) await refuse();
+  const text = `the server does not admit pages of ${page}: it needs --allow-origin ${page}`;
+  expect(errors).toEqual([`origin: ${text}`]);
+  expect(client.connection).toMatchObject({ reason: text, code: 403 });
+  expect(lines).toHaveBeenCalledExactlyOnceWith(`tickcast: ${text}`);
+  expect(server.sockets).toHaveLength(4);
+  server.last.welcome();
+  expect(client.connection).toMatchObject({ phase: "live", reason: "", code: 0 });
+  await settle(5000);
+  server.last.closeWith(1006);
+  await settle(1);
+  await refuse();
+  expect(errors).toHaveLength(2);
+  client.close();
+});
+
+test.each([[undefined], [{ origin: "http://a.example", admitted: true }]])(
+  "a server that is away, or admits the page, is no matter of its origin: %j",
+  async (answer) => {
+    admission = answer;
+    statuses = ["unreachable"];
+    const client = server.client();
+    const errors: unknown[] = [];
+    client.on("error", (error) => errors.push(error));
+    await settle();
+    server.last.closeWith(1006);
+    await settle(600);
+    expect(errors).toEqual([]);
+    expect(client.connection).toMatchObject({ reason: "connection lost", code: 1006 });
+    client.close();
+  },
+);
+
+test("reconnect() connects at once while waiting and silent, the next attempts follow soon, and it disturbs no stream", async () => {
+  vi.spyOn(Math, "random").mockReturnValue(1);
+  statuses = Array(99).fill("unreachable");
+  const client = server.client();
+  await settle();
+  while (server.sockets.length < 12) {
+    if (server.last.readyState === 0) server.last.closeWith(1006);
+    await settle(100);
+  }
+  server.last.closeWith(1006);
+  expect(client.connection.retryAt - Date.now()).toBeGreaterThan(10_000);
+  client.reconnect();
+  await settle();
+  expect([server.sockets.length, client.connection.phase, client.connection.attempt]).toEqual([13, "connecting", 1]);
+  client.reconnect();
+  await settle();
+  expect(server.sockets).toHaveLength(13);
+  server.last.closeWith(1006);
+  await settle(1);
+  server.last.closeWith(1006);
+  expect(client.connection.retryAt - Date.now()).toBe(500);
+  await settle(500);
+  server.last.welcome();
+  client.reconnect();
+  await settle();
+  expect([server.sockets.length, client.connection.phase]).toEqual([15, "live"]);
+  await settle(4000);
+  expect(client.connection.phase).toBe("stale");
+  client.reconnect();
+  await settle();
+  expect([server.sockets.length, client.connection.phase]).toEqual([16, "connecting"]);
+  client.close();
+  client.reconnect();
+  await settle(1000);
+  expect([server.sockets.length, client.connection.phase]).toEqual([16, "closed"]);
 });
 
 test("a lost stream resumes names before patterns, longer patterns first", async () => {
@@ -295,7 +387,7 @@ test("after a restart former values are cleared, and books start empty", async (
   expect([quotes.bidPx[0], quotes.sequence[0], quotes.recvMs[0]]).toEqual([NaN, 0, 0]);
   expect([lastTrades.px[0], lastTrades.sequence[0]]).toEqual([NaN, 0]);
   expect([...client.book(0)!.bids.px]).toEqual([90]);
-  expect([client.quotes.bidPx[1], client.state("MINE")]).toEqual([5, "STALE"]);
+  expect([client.quotes.bidPx[1], client.state("MINE")]).toEqual([5, "UNKNOWN"]);
   server.last.packet([quote(1, 1, 11, 12)], { epoch: 8 });
   server.last.packet([BTC], { epoch: 8 });
   await settle();
@@ -322,7 +414,7 @@ test("after a restart undelivered values of the former epoch are dropped", async
   client.close();
 });
 
-test("after a restart an undefined instrument stays STALE", async () => {
+test("after a restart an instrument that is not defined yet is UNKNOWN", async () => {
   const client = server.client();
   client.subscribe({ symbols: ["BTC-USD", "MINE"] });
   await settle();
@@ -333,11 +425,34 @@ test("after a restart an undefined instrument stays STALE", async () => {
   server.last.welcome(8);
   server.last.grant([BTC], { epoch: 8, unknown: ["MINE"] });
   await settle();
-  expect([client.state("BTC-USD"), client.state("MINE")]).toEqual(["LIVE", "STALE"]);
+  expect([client.state("BTC-USD"), client.state("MINE")]).toEqual(["LIVE", "UNKNOWN"]);
   await settle(1100);
   server.last.grant([definition(9, "MINE")], { epoch: 8 });
   await settle();
   expect(client.state("MINE")).toBe("LIVE");
+  client.close();
+});
+
+test("so it is where a pattern covers it: RESYNCING ends with the snapshot that does not have it", async () => {
+  const client = server.client();
+  const seen: string[] = [];
+  client.on("state", ({ symbol, state }) => symbol === "MINE" && seen.push(state));
+  client.subscribe({ symbols: "*" });
+  await settle();
+  server.last.welcome(7);
+  server.last.grant([BTC, definition(2, "MINE"), quote(2, 1, 5, 6)]);
+  await settle();
+  server.last.closeWith(1006);
+  await settle(1);
+  server.last.welcome(8);
+  await settle();
+  server.last.grant([BTC], { epoch: 8 });
+  await settle();
+  expect(seen).toEqual(["LIVE", "STALE", "RESYNCING", "UNKNOWN"]);
+  expect([client.state("BTC-USD"), client.quotes.bidPx[1]]).toEqual(["LIVE", 5]);
+  server.last.packet([definition(9, "MINE"), quote(9, 1, 7, 8)], { epoch: 8 });
+  await settle();
+  expect([client.state("MINE"), client.quotes.bidPx[1]]).toEqual(["LIVE", 7]);
   client.close();
 });
 

@@ -17,8 +17,9 @@ export function gridText(seconds: number): string {
   return seconds > 0 ? `Prices, ${delayText(seconds).toLowerCase()}` : "Live prices";
 }
 
-/** What a user reads for `LIVE` and `live`: prices of a delayed market are not. */
+/** What a user reads for `LIVE` and `live`: prices of a delayed market are not. And for `UNKNOWN`: what has happened. */
 export function liveText(word: string, seconds: number): string {
+  if (word === "UNKNOWN") return "NOT BACK";
   if (seconds === 0) return word;
   return word === "LIVE" ? "DELAYED" : word === "live" ? "delayed" : word;
 }

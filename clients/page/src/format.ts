@@ -127,6 +127,13 @@ export function countText(value: number): string {
   return Number.isFinite(value) ? grouping.format(value) : NONE;
 }
 
+/** `3 of 200 instruments`, and how many of the former ones the server does not have again since it has restarted. */
+export function instrumentsText(shown: number, known: number, away: number): string {
+  const among = shown < known + away ? `${countText(shown)} of ` : "";
+  const text = `${among}${countText(known)} ${known === 1 ? "instrument" : "instruments"}`;
+  return away === 0 ? text : `${text}, ${countText(away)} not back since the restart`;
+}
+
 /** Milliseconds, with one decimal below 10, and in seconds from 10 s. NaN is no value. */
 export function millisText(ms: number): string {
   if (!Number.isFinite(ms)) return NONE;

@@ -10,7 +10,7 @@
  * | `html[data-theme]` | `light`, `dark`; absent for the system's theme |
  * | `[data-panel=NAME]` | `watchlist`, `ident`, `chart`, `ladder`, `trades`, `status`, `banner`, `operator`, `about`, `login` |
  * | `[data-row=SYMBOL]` | a row of the watchlist in view, with `data-state` LIVE, STALE, |
- * | | RESYNCING, HALTED, ENDED |
+ * | | RESYNCING, UNKNOWN, HALTED, ENDED |
  * | in a row: `[data-field=…]` | `symbol`, `venue`, `last`, `change`, `bid`, `ask`, `spread`, `volume`, `state` |
  * | in a row: `[data-move]`, `[data-flash]` | on a price's cell: `up` or `down`, the last move; it has just moved |
  * | `[data-sort=COLUMN]` | the button in a column's header; its parent has `aria-sort` |

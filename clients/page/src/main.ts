@@ -51,7 +51,7 @@ const navigation = new Navigation({
   fallback: () => (chosen >= 0 ? chosenSymbol : (firstPin() ?? firstSymbol())),
 });
 
-const SHOWN_ELSEWHERE: readonly string[] = ["inexact", "denied", "limited", "delayed", "token"];
+const SHOWN_ELSEWHERE: readonly string[] = ["inexact", "denied", "limited", "delayed", "token", "origin"];
 /** The notice of an error after which the page continues. It is cleared when one of its symbols is defined. */
 const notice = field(document, "notice");
 let noticeSymbols: readonly string[] = [];
@@ -163,6 +163,10 @@ client.on("instrument", ({ row, symbol }) => {
   // It may be the instrument that the address names.
   if (chosen < 0) navigation.settle();
 });
+client.on("state", ({ state }) => {
+  // Another number of instruments, or another group of rows.
+  if (state === "UNKNOWN") watchlist.renew();
+});
 client.on("released", ({ row }) => {
   watchlist.renew();
   // The same symbol may be defined already again.
@@ -225,7 +229,11 @@ function escape(): void {
 const about = part<HTMLDialogElement>(document, "dialog[data-panel=about]");
 part(document, "[data-action=about]").addEventListener("click", () => about.showModal());
 part(document, "[data-action=back]").addEventListener("click", () => navigation.back());
-part(document, "[data-action=reconnect]").addEventListener("click", () => location.reload());
+part(document, "[data-action=reconnect]").addEventListener("click", () => {
+  // A client that has ended does not connect again.
+  if (client.connection.phase === "closed") location.reload();
+  else client.reconnect();
+});
 part(document, "[data-action=login-banner]").addEventListener("click", () => login.open());
 
 const restyle = (): void => {

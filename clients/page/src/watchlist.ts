@@ -9,7 +9,7 @@
 import { Virtualizer, elementScroll, observeElementOffset, observeElementRect } from "@tanstack/virtual-core";
 import type { Frame } from "tickcast";
 import { Columns, attribute, field, make, part, write } from "./dom.ts";
-import { countText } from "./format.ts";
+import { countText, instrumentsText } from "./format.ts";
 import type { Market } from "./market.ts";
 import { type Sort, type SortKey, afterClick, matches, sortRows, symbolRanks } from "./order.ts";
 import { EVERY_MS, Sparks } from "./spark.ts";
@@ -21,7 +21,7 @@ const SPARE_ROWS = 8;
 /** How long the order is kept after the pointer has moved over the rows. */
 const HOLD_MS = 1500;
 /** The order of states: those that need attention come last, or first when descending. */
-const STATES = ["LIVE", "RESYNCING", "STALE", "HALTED", "ENDED"];
+const STATES = ["LIVE", "RESYNCING", "UNKNOWN", "STALE", "HALTED", "ENDED"];
 const SORTS: readonly string[] = ["symbol", "bid", "ask", "last", "change", "spread", "volume", "state"];
 
 export class Watchlist {
@@ -44,8 +44,9 @@ export class Watchlist {
   #pinnedOnly = recall("pinned-only", false, isFlag);
   /** The client's rows in the shown order. */
   #order: number[] = [];
-  /** The number of instruments that the server has. */
+  /** The number of instruments that the server has, and of those that it had before its restart and has not again. */
   #known = 0;
+  #away = 0;
   #ranks: Float64Array = new Float64Array(0);
   #orderIsOld = true;
   #heldUntil = 0;
@@ -158,9 +159,10 @@ export class Watchlist {
       this.#ranks = symbolRanks(Array.from({ length: market.rows }, (_, row) => market.symbol(row)));
     }
     this.#order = [];
-    this.#known = 0;
+    this.#known = this.#away = 0;
     for (let row = 0; row < market.rows; row++) {
-      if (market.isKnown(row)) this.#known += 1;
+      if (market.isKnown(row) && market.state(row) === "UNKNOWN") this.#away += 1;
+      else if (market.isKnown(row)) this.#known += 1;
       if (this.#isListed(row)) this.#order.push(row);
     }
     const isPinned = (row: number): boolean => this.#pins.has(market.symbol(row));
@@ -338,9 +340,7 @@ export class Watchlist {
   }
 
   #showCount(): void {
-    const rows = this.#known;
-    const among = this.#order.length < rows ? `${countText(this.#order.length)} of ` : "";
-    write(field(this.#root, "count"), `${among}${countText(rows)} ${rows === 1 ? "instrument" : "instruments"}`);
+    write(field(this.#root, "count"), instrumentsText(this.#order.length, this.#known, this.#away));
     const pinned = this.#pins.size > 0 ? `${countText(this.#pins.size)} pinned` : "";
     write(field(this.#root, "order"), pinned);
     this.#showEmpty();
@@ -358,12 +358,13 @@ export class Watchlist {
     const empty = field(this.#root, "empty");
     empty.hidden = this.#order.length > 0;
     const { phase } = this.#market.client.connection;
+    const rows = this.#known + this.#away;
     const [title, hint] =
-      (this.#known === 0 && this.#empty) || emptyTexts(this.#known, this.#search, this.#pinnedOnly, phase === "live");
+      (rows === 0 && this.#empty) || emptyTexts(rows, this.#search, this.#pinnedOnly, phase === "live");
     write(field(empty, "empty-title"), title);
     write(field(empty, "empty-hint"), hint);
     const spinner = empty.querySelector(".spinner");
-    const isConnecting = this.#known === 0 && phase === "connecting" && this.#empty === null;
+    const isConnecting = rows === 0 && phase === "connecting" && this.#empty === null;
     if (isConnecting && spinner === null) empty.prepend(make("span", "", "spinner"));
     if (!isConnecting) spinner?.remove();
   }

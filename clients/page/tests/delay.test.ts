@@ -13,6 +13,10 @@ test.each([
   expect([delayText(seconds), titleText("A 1 · tickcast", seconds)]).toEqual([label, title]);
 });
 
+test("an instrument that is not there since the restart says so", () => {
+  expect([liveText("UNKNOWN", 0), liveText("UNKNOWN", 900)]).toEqual(["NOT BACK", "NOT BACK"]);
+});
+
 test("no word of a delayed market says that it is live", () => {
   expect(["live", "LIVE", "stale", "STALE"].map((word) => liveText(word, 900))).toEqual([
     ...["delayed", "DELAYED", "stale", "STALE"],

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import {
+  instrumentsText,
   Digits,
   NONE,
   bytesText,
@@ -110,4 +111,12 @@ test("a number at former exponents gets the decimals of the present ones, and lo
   expect(withDecimals("61837.00", 0)).toBe("61837");
   expect(withDecimals("61800", 0)).toBe("61800");
   expect(withDecimals("", 2)).toBe("");
+});
+
+test("instruments that are not back after a restart are not counted as the server's", () => {
+  expect([instrumentsText(200, 200, 0), instrumentsText(1, 1, 0), instrumentsText(3, 200, 0)]).toEqual([
+    ...["200 instruments", "1 instrument", "3 of 200 instruments"],
+  ]);
+  expect(instrumentsText(200, 199, 1)).toBe("199 instruments, 1 not back since the restart");
+  expect(instrumentsText(3, 0, 1200)).toBe("3 of 0 instruments, 1,200 not back since the restart");
 });
