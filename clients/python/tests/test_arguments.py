@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conftest import DEADLINE_S
 from fake import Fake, Peer
 
 import tickcast
@@ -354,9 +356,15 @@ async def test_wrong_arguments_of_a_client_are_named_and_nothing_is_sent() -> No
             ("snapshot: ", lambda: client.subscribe(["A"], snapshot="no")),  # type: ignore[arg-type]
             ("conflate_ms: ", lambda: client.subscribe(["A"], conflate_ms=2000)),
             ("conflate_ms: ", lambda: subscription.set_conflate_ms(-5)),
-            ("channel: ", lambda: client.collect("book", count=1)),  # type: ignore[arg-type]
+            ("channels: book is not", lambda: client.collect("book", count=1)),
+            ("channels: unknown 'quotes': expected one", lambda: client.collect("quotes", count=1)),  # type: ignore[call-overload]
+            (r"channels\[1\]: unknown 'bars'", lambda: client.collect(["quote", "bars"], count=1)),  # type: ignore[list-item]
+            ("channels: empty list", lambda: client.collect([], seconds=1)),
+            ("channels: None", lambda: client.collect(None, seconds=1)),  # type: ignore[call-overload]
+            ("channels: ticker is not", lambda: client.batches(["quote", "ticker"]).__anext__()),
+            ("seconds: 0 is out", lambda: client.batches("quote", seconds=0).__anext__()),
             ("count: ", lambda: client.collect("quote", count=0)),
-            ("count: ", lambda: client.collect("quote", count=1.5)),  # type: ignore[arg-type]
+            ("count: ", lambda: client.collect("quote", count=1.5)),  # type: ignore[call-overload]
             ("seconds: ", lambda: client.collect("quote", seconds=float("nan"))),
             ("seconds: ", lambda: client.collect("quote", seconds=-1)),
             ("symbol: ", lambda: client.snapshot("")),
@@ -368,7 +376,8 @@ async def test_wrong_arguments_of_a_client_are_named_and_nothing_is_sent() -> No
         ]
         for name, call in calls:
             with pytest.raises((ValueError, TypeError), match=name):
-                await call()
+                async with asyncio.timeout(DEADLINE_S):
+                    await call()
         with pytest.raises(TypeError, match="symbol: 5"):
             client.state(5)  # type: ignore[arg-type]
         assert len(server.peers[0].requests) == 1

@@ -13,6 +13,7 @@ from .book import OrderBook
 from .client import Client, Ping, Subscription, connect
 from .errors import (
     ClosedError,
+    ConcurrentReadError,
     ProtocolError,
     RefusedError,
     RejectedError,
@@ -60,6 +61,7 @@ __all__ = [
     "Channel",
     "Client",
     "ClosedError",
+    "ConcurrentReadError",
     "Connection",
     "Definition",
     "Gap",

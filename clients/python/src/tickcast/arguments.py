@@ -116,6 +116,16 @@ def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
     return given
 
 
+def some_of(name: str, value: object, choices: tuple[str, ...]) -> tuple[str, ...]:
+    """Some words, at least one; each counts once."""
+    expected = f"some of {', '.join(choices)}"
+    given = items(name, value, f"a list with {expected}", 1000)
+    chosen = tuple(dict.fromkeys(one_of(f"{name}[{at}]", one, choices) for at, one in enumerate(given)))
+    if not chosen:
+        raise ValueError(f"{name}: empty list: expected {expected}")
+    return chosen
+
+
 def headers(name: str, value: object) -> dict[str, str]:
     """HTTP headers: a mapping of texts."""
     if value is None:

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from . import wire
-from .cursor import Cursor, ReturnedCursor
-from .errors import ProtocolError, RescaledError, RestartedError
+from . import frames, wire
+from .cursor import Cursor
+from .errors import ProtocolError
 from .follow import LOGS, SEQUENCE_LIMIT, Follower
 from .records import CHANNELS, CONFLATED, SNAPSHOT, AnyRecord, Gap, Instrument
 from .wire import PacketHeader, RecordHeader
 
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+
 ABSENT = wire.ABSENT
 Structured: TypeAlias = npt.NDArray[np.void]
 Floats: TypeAlias = npt.NDArray[np.float64]
+Indexes: TypeAlias = npt.NDArray[np.intp]
 Group: TypeAlias = tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]
 
 _HEADER = {
@@ -52,14 +58,20 @@ TICKER = _layout(
     96,
     dict.fromkeys(["last_px", "open_px", "high_px", "low_px", "volume", "turnover", "bid_px", "ask_px"], "<i8"),
 )
+# The layouts of fixed size, by type.
 DTYPES = {wire.QUOTE: QUOTE, wire.TRADE: TRADE, wire.TICKER: TICKER}
-# One row per level; `book` is the index of its record among the books of the packet.
+# One row per level; `book` is the index of its record among the books of the packet. A record without levels, such as a
+# snapshot of an empty book, has one row without a price, a size and a side.
 LEVEL = np.dtype(
     {
-        "names": ["instrument", "sequence", "ts_recv", "flags", "kind", "px", "sz", "side", "book"],
-        "formats": ["<u4", "<u8", "<u8", "u1", "S1", "<i8", "<i8", "S1", "<u4"],
+        "names": ["instrument", "sequence", "ts_event", "ts_recv", "flags", "kind", "px", "sz", "side", "book"],
+        "formats": ["<u4", "<u8", "<u8", "<u8", "u1", "S1", "<i8", "<i8", "S1", "<u4"],
     }
 )
+# The layouts of all rows, by channel.
+LAYOUTS = {"quote": QUOTE, "trade": TRADE, "ticker": TICKER, "book": LEVEL}
+# The end of a `RecordHeader`.
+_HEAD = np.dtype([(name, LEVEL[name]) for name in ("flags", "instrument", "sequence", "ts_event", "ts_recv")])
 _WIRE_LEVEL = np.dtype(
     {
         "names": ["px", "sz", "side"],
@@ -68,6 +80,9 @@ _WIRE_LEVEL = np.dtype(
         "itemsize": wire.LEVEL_BYTES,
     }
 )
+# The fields that are in no frame: of the layout, and ids, which a frame has as symbols.
+_NOT_SHOWN = frozenset({"length", "type", "instrument"})
+_LAST = {"sequence": 1, "flags": 2}
 # The fields at the size exponent.
 _SIZES = frozenset({"bid_sz", "ask_sz", "sz", "volume"})
 
@@ -93,14 +108,27 @@ class Arrays:
     ticker: Structured = field(default_factory=lambda: empty(wire.TICKER))
     book: Structured = field(default_factory=lambda: np.empty(0, LEVEL))
     others: list[AnyRecord] = field(default_factory=list[AnyRecord])
+    order: dict[str, Indexes] = field(default_factory=dict[str, Indexes])
+    """The index of each record of a channel among the records of the packet; empty if it has one channel."""
+
+    def rows(self, channel: str) -> Structured:
+        """The rows of a channel."""
+        rows: Structured = getattr(self, channel)
+        return rows
+
+    def only(self, channel: str, rows: Structured) -> Arrays:
+        """Nothing but these rows of a channel."""
+        part = Arrays(self.header, self.scales)
+        setattr(part, channel, rows)
+        return part
 
 
 @dataclass(slots=True)
 class Limit:
-    """Ends a part of a packet after some rows of one type."""
+    """Ends a part of a packet after some records of some types."""
 
-    kind: int
-    rows: int
+    kinds: frozenset[int]
+    records: int
 
 
 def take(cursor: Cursor, limit: Limit | None = None) -> Arrays:
@@ -109,12 +137,11 @@ def take(cursor: Cursor, limit: Limit | None = None) -> Arrays:
     A part ends at the limit, or before a record that changes the scale of rows in it.
     """
     arrays = Arrays(cursor.header, Scales({}, cursor.header.epoch))
-    if not (cursor.is_new and (limit is None or cursor.header.count < limit.rows) and _take_plain(cursor, arrays)):
+    if not (cursor.is_new and (limit is None or cursor.header.count < limit.records) and _take_plain(cursor, arrays)):
         _take_mixed(cursor, arrays, limit)
     scales = arrays.scales = Scales(cursor.directory(), cursor.header.epoch)
     for name in ("quote", "trade", "ticker", "book"):
-        rows: Structured = getattr(arrays, name)
-        if len(rows):
+        if len(rows := arrays.rows(name)):
             setattr(arrays, name, scales.marked(rows))
     return arrays
 
@@ -129,8 +156,13 @@ def _take_plain(cursor: Cursor, arrays: Arrays) -> bool:
         return False
     while (gap := cursor.take_gap()) is not None:
         arrays.others.append(gap)
+    kinds = np.frombuffer(cursor.data, QUOTE, offset=wire.PACKET_BYTES)["type"] if len(plain) > 1 else None
     for kind, rows in plain.items():
-        _put(arrays, kind, _follow(follower, kind, rows, groups[kind], arrays.others))
+        is_new = _follow(follower, kind, rows, groups[kind], arrays.others)
+        _put(arrays, kind, rows if is_new is None else rows[is_new])
+        if kinds is not None:
+            order = np.flatnonzero(kinds == kind)
+            arrays.order[CHANNELS[kind - 1]] = order if is_new is None else order[is_new]
     cursor.take_all()
     return True
 
@@ -178,18 +210,23 @@ def _is_simple(follower: Follower, kind: int, rows: Structured, group: Group) ->
     return all(int(instrument) in follower.directory for instrument in unknown)
 
 
-def _follow(follower: Follower, kind: int, rows: Structured, group: Group, gaps: list[AnyRecord]) -> Structured:
-    """The new rows; gaps between them are appended to `gaps`. Follows the rules of `Follower.packet`."""
+def _follow(
+    follower: Follower, kind: int, rows: Structured, group: Group, gaps: list[AnyRecord]
+) -> npt.NDArray[np.bool_] | None:
+    """Which rows are new, `None` if all are; gaps between them are appended to `gaps`. Follows the rules of
+    `Follower.admit`."""
     last = np.frombuffer(follower.sequences[kind].dense, np.uint64)
     newest = last[rows["instrument"]]
     known = rows["sequence"] <= newest
+    is_new: npt.NDArray[np.bool_] | None = None
     if known.any():
         if kind not in LOGS:
             known &= (rows["flags"] & SNAPSHOT == 0) | (rows["sequence"] != newest)
         follower.repeated += int(known.sum())
-        rows = rows[~known]
+        is_new = ~known
+        rows = rows[is_new]
         if not len(rows):
-            return rows
+            return is_new
         group = _grouped(rows)
     order, first = group
     ids, sequences = rows["instrument"][order], rows["sequence"][order]
@@ -203,7 +240,7 @@ def _follow(follower: Follower, kind: int, rows: Structured, group: Group, gaps:
     last[ids[is_end]] = sequences[is_end]
     follower.records += len(rows)
     follower.conflated += int(np.count_nonzero(rows["flags"] & CONFLATED))
-    return rows
+    return is_new
 
 
 def _put(arrays: Arrays, kind: int, rows: Structured) -> None:
@@ -218,9 +255,10 @@ def _put(arrays: Arrays, kind: int, rows: Structured) -> None:
 def _take_mixed(cursor: Cursor, arrays: Arrays, limit: Limit | None) -> None:
     """Takes any other packet record by record, such as a snapshot, or one with gaps or states."""
     rows: dict[int, list[bytes]] = {kind: [] for kind in DTYPES}
-    books: list[Structured] = []
+    books: list[tuple[RecordHeader, int]] = []
     ids: set[int] = set()
-    left = -1 if limit is None else limit.rows
+    taken: list[int] = []
+    left = -1 if limit is None else limit.records
     while left != 0 and not cursor.is_done:
         try:
             gap = cursor.take_gap()
@@ -232,14 +270,15 @@ def _take_mixed(cursor: Cursor, arrays: Arrays, limit: Limit | None) -> None:
             if head.instrument in ids and cursor.changes_scale():
                 break
             if head.kind in rows or head.kind == wire.BOOK:
-                levels = _levels(cursor.data, head, len(books)) if head.kind == wire.BOOK else None
+                end = wire.levels_end(cursor.data, head) if head.kind == wire.BOOK else 0
                 if cursor.take_head():
                     ids.add(head.instrument)
-                    if levels is None:
-                        rows[head.kind].append(cursor.data[head.at : head.at + DTYPES[head.kind].itemsize])
+                    taken.append(head.kind)
+                    if end:
+                        books.append((head, end))
                     else:
-                        books.append(levels)
-                    left -= limit is not None and head.kind == limit.kind
+                        rows[head.kind].append(cursor.data[head.at : head.at + DTYPES[head.kind].itemsize])
+                    left -= limit is not None and head.kind in limit.kinds
             elif (record := cursor.take_record()) is not None:
                 arrays.others.append(record)
         except ProtocolError:
@@ -251,17 +290,27 @@ def _take_mixed(cursor: Cursor, arrays: Arrays, limit: Limit | None) -> None:
         if parts:
             _put(arrays, kind, np.frombuffer(b"".join(parts), DTYPES[kind]))
     if books:
-        arrays.book = np.concatenate(books)
+        arrays.book = _levels(cursor.data, books)
+    kinds = np.array(taken, np.uint8)
+    if len(taken) and (kinds != kinds[0]).any():
+        arrays.order = {CHANNELS[kind - 1]: np.flatnonzero(kinds == kind) for kind in {*taken}}
 
 
-def _levels(data: bytes, head: RecordHeader, index: int) -> Structured:
-    count = (wire.levels_end(data, head) - head.at - 40) // wire.LEVEL_BYTES
-    levels = np.frombuffer(data, _WIRE_LEVEL, count=count, offset=head.at + 40)
-    rows = np.empty(count, LEVEL)
-    for name in ("px", "sz", "side"):
-        rows[name] = levels[name]
-    rows["instrument"], rows["sequence"], rows["ts_recv"] = head.instrument, head.sequence, head.ts_recv
-    rows["flags"], rows["kind"], rows["book"] = head.flags, data[head.at + 34 : head.at + 35], index
+def _levels(data: bytes, books: list[tuple[RecordHeader, int]]) -> Structured:
+    """The levels of some records, each with the end of its levels in the packet."""
+    counts = np.array([(end - head.at - 40) // wire.LEVEL_BYTES for head, end in books])
+    wanted = np.maximum(counts, 1)
+    rows = np.empty(int(wanted.sum()), LEVEL)
+    levels = np.frombuffer(b"".join(data[head.at + 40 : end] for head, end in books), _WIRE_LEVEL)
+    has_level = np.repeat(counts > 0, wanted)
+    for name, absent in (("px", ABSENT), ("sz", ABSENT), ("side", b"")):
+        rows[name] = absent
+        rows[name][has_level] = levels[name]
+    heads = np.array([head[3:] for head, _ in books], _HEAD)
+    for name in _HEAD.names or ():
+        rows[name] = np.repeat(heads[name], wanted)
+    rows["kind"] = np.repeat(np.frombuffer(bytes(data[head.at + 34] for head, _ in books), "S1"), wanted)
+    rows["book"] = np.repeat(np.arange(len(books), dtype=np.uint32), wanted)
     return rows
 
 
@@ -277,6 +326,24 @@ class Rows(np.ndarray[tuple[int, ...], np.dtype[np.void]]):
     def __array_finalize__(self, of: object) -> None:
         self.scales = getattr(of, "scales", None)
         self.gaps = ()
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A row for each record, or level of a book: symbol, times in UTC, prices and sizes as floats, NaN and NaT
+        where absent. The dtypes of the columns do not depend on the rows."""
+        return frames.to_pandas(self._columns())
+
+    def to_polars(self) -> polars.DataFrame:
+        """The same for polars; null where absent."""
+        return frames.to_polars(self._columns())
+
+    def to_arrow(self) -> pyarrow.Table:
+        """The same for Arrow; null where absent."""
+        return frames.to_arrow(self._columns())
+
+    def _columns(self) -> dict[str, frames.Column]:
+        if self.scales is None or self.dtype.names is None:
+            raise ValueError("rows: no rows of records with their scales: expected what collect or arrays has returned")
+        return self.scales.table(self)
 
 
 class Scales:
@@ -298,7 +365,7 @@ class Scales:
     def _of(self, rows: Structured) -> tuple[list[Instrument], npt.NDArray[np.intp]]:
         """The instruments of the rows, and for each row the index of its instrument."""
         own = getattr(rows, "scales", None)
-        ids, indexes = np.unique(np.asarray(rows["instrument"]), return_inverse=True)
+        ids, indexes = _indexed(np.asarray(rows["instrument"]))
         if isinstance(own, Scales) and own is not self:
             if self.epoch is not None and own.epoch != self.epoch:
                 raise ValueError(
@@ -328,13 +395,34 @@ class Scales:
         if name not in columns:
             raise ValueError(f"name: unknown {name!r}: expected one of {', '.join(columns)}")
         of, indexes = self._of(rows)
-        mantissas = np.asarray(rows[name])
+        return self._scaled(np.asarray(rows[name]), name, of, indexes)
+
+    @staticmethod
+    def _scaled(mantissas: npt.NDArray[Any], name: str, of: list[Instrument], indexes: Indexes) -> Floats:
         exponents = np.array([one.sz_exp if name in _SIZES else one.px_exp for one in of], np.int64)
         # A power of ten below 1 has no exact float, but its inverse has one, and a division rounds once.
         up, down = 10.0 ** np.maximum(exponents, 0), 10.0 ** np.maximum(-exponents, 0)
         values: Floats = mantissas * up[indexes] / down[indexes]
         values[mantissas == ABSENT] = np.nan
         return values
+
+    def table(self, rows: Structured) -> dict[str, frames.Column]:
+        """The columns of a frame: symbol, times, values, sequence and flags."""
+        of, indexes = self._of(rows)
+        columns: dict[str, frames.Column] = {"symbol": frames.Words([one.symbol for one in of], indexes)}
+        names = [name for name in rows.dtype.names or () if name not in _NOT_SHOWN]
+        for name in sorted(names, key=lambda name: (_LAST.get(name, 0), not name.startswith("ts_"))):
+            kind, column = rows.dtype[name], np.asarray(rows[name])
+            if name.startswith("ts_"):
+                columns[name] = times(column)
+            elif kind == np.int64:
+                columns[name] = self._scaled(column, name, of, indexes)
+            elif kind.kind == "S":
+                columns[name] = _words(column)
+            else:
+                # Of its own, and not one that keeps the packets in memory.
+                columns[name] = np.array(column)
+        return columns
 
     def symbols(self, rows: Structured) -> npt.NDArray[np.object_]:
         """The symbol of each row."""
@@ -348,7 +436,7 @@ class Scales:
         """
         columns: dict[str, npt.NDArray[Any]] = {"symbol": self.symbols(rows)}
         for name in rows.dtype.names or ():
-            if name in ("length", "type", "instrument"):
+            if name in _NOT_SHOWN:
                 continue
             kind = rows.dtype[name]
             if name.startswith("ts_"):
@@ -362,103 +450,28 @@ class Scales:
         return columns
 
 
+def _indexed(ids: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Indexes]:
+    """The different ids, and for each row the index of its id: `np.unique`, without sorting where ids are low."""
+    most = int(ids.max(initial=0))
+    if most > 4 * len(ids) + 4096:
+        return np.unique(ids, return_inverse=True)
+    present = np.flatnonzero(np.bincount(ids, minlength=most + 1))
+    index = np.zeros(most + 1, np.intp)
+    index[present] = np.arange(len(present))
+    return present, index[ids]
+
+
+def _words(column: npt.NDArray[Any]) -> frames.Words:
+    """A column of letters as text."""
+    letters = np.ascontiguousarray(column).view(np.uint8)
+    present = np.flatnonzero(np.bincount(letters, minlength=256))
+    index = np.zeros(256, np.intp)
+    index[present] = np.arange(len(present))
+    return frames.Words([chr(letter) if letter else "" for letter in present], index[letters])
+
+
 def times(column: npt.NDArray[Any]) -> npt.NDArray[np.datetime64]:
     """Times of the wire as datetime64[ns]; NaT for 0, which is an absent time, and for times after 2262."""
     values = column.astype("datetime64[ns]")
     values[(column == 0) | (column >= np.uint64(2**63))] = np.datetime64("NaT")
     return values
-
-
-class Collection:
-    """Collects rows of one channel, all of which have one scale for each instrument."""
-
-    def __init__(self, channel: str, scales: Scales) -> None:
-        self.channel = channel
-        self.kind = CHANNELS.index(channel) + 1
-        self.scales = scales
-        self.count = 0
-        self.gaps: list[tuple[int, Gap]] = []
-        """The gaps of the channel, each with the index of the row that it comes before."""
-        self._parts = [empty(self.kind)]
-        self._header: PacketHeader | None = None
-        self._latest = scales.directory
-        self._changed: list[int] = []
-
-    def add(self, packet: Arrays) -> None:
-        """Adds the rows and gaps of the channel, or raises and adds nothing.
-
-        Raises `RestartedError` if it has rows of another epoch, and `RescaledError` if it has rows of an instrument
-        with other exponents.
-        """
-        rows: Structured = getattr(packet, self.channel)
-        self._reach(packet.scales, rows["instrument"])
-        self._header = packet.header
-        for gap in packet.others:
-            if isinstance(gap, Gap) and gap.channel == self.channel:
-                after = (rows["instrument"] == gap.instrument.id) & (rows["sequence"] > gap.to_sequence)
-                at = int(after.argmax()) if after.any() else len(rows)
-                self.gaps.append((self.count + at, gap))
-        self._parts.append(np.asarray(rows))
-        self.count += len(rows)
-
-    def _reach(self, scales: Scales, ids: npt.NDArray[Any]) -> None:
-        """Extends the scales to those of further rows."""
-        if scales.epoch != self.scales.epoch:
-            if self.count:
-                raise RestartedError(self.rows())
-            self.scales, self._changed = scales, []
-        elif scales.directory is not self._latest:
-            own = np.unique(np.concatenate(self._parts)["instrument"])
-            self._changed = self.scales.differing(scales, own)
-            kept = {int(one): self.scales.directory[int(one)] for one in own}
-            self.scales = Scales({**scales.directory, **kept}, scales.epoch) if kept else scales
-        self._latest = scales.directory
-        for one in self._changed:
-            if (ids == one).any():
-                raise RescaledError(self.rows(), scales.directory[one].symbol)
-
-    def rows(self) -> Rows:
-        """All rows, with the gaps."""
-        rows = self.scales.marked(np.concatenate(self._parts))
-        rows.gaps = tuple(gap for _, gap in self.gaps)
-        return rows
-
-    def returned(self, follower: Follower) -> ReturnedCursor | None:
-        """A cursor from which the rows and gaps are taken again; `None` without any."""
-        header = self._header
-        if header is None or not (self.count or self.gaps):
-            return None
-        # In the layout of the wire, which concatenating does not keep.
-        rows = np.zeros(self.count, DTYPES[self.kind])
-        rows[:] = np.concatenate(self._parts)
-        rows["length"] = rows.dtype.itemsize // 8
-        whole = PacketHeader(0, len(rows), header.epoch, header.position, header.ts_send)
-        data = bytes(wire.PACKET_BYTES) + rows.tobytes()
-        return ReturnedCursor(follower, whole, data, self.scales.directory, self.gaps)
-
-
-class Newest:
-    """The newest row of each instrument of one channel and epoch, each with the scales that it had."""
-
-    def __init__(self, channel: str) -> None:
-        self._channel = channel
-        self._rows: dict[int, Arrays] = {}
-        self._epoch: int | None = None
-
-    def add(self, packet: Arrays) -> None:
-        """Takes the last row of each instrument from a packet."""
-        if packet.scales.epoch != self._epoch:
-            self._rows, self._epoch = {}, packet.scales.epoch
-        rows = np.asarray(getattr(packet, self._channel))
-        _, from_end = np.unique(rows["instrument"][::-1], return_index=True)
-        for at in np.sort(len(rows) - 1 - from_end):
-            instrument = int(rows["instrument"][at])
-            # At the end of the dict, which has the order of receipt.
-            self._rows.pop(instrument, None)
-            self._rows[instrument] = row = Arrays(packet.header, packet.scales)
-            setattr(row, self._channel, rows[at : at + 1])
-
-    def fill(self, into: Collection) -> None:
-        """Adds the rows, in the order of receipt."""
-        for row in self._rows.values():
-            into.add(row)

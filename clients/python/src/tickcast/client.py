@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
 from . import arguments, http, tokens
 from .backoff import Backoff, check_backoff
@@ -21,13 +21,18 @@ from .connection import Endpoint
 from .errors import ClosedError, RefusedError, RescaledError, RestartedError
 from .follow import Follower
 from .reading import Event, Iteration, Packet, Reader
-from .records import AnyRecord, Channel, Instrument, State
+from .records import CHANNELS, AnyRecord, Channel, Instrument, State
 from .session import INBOX_PACKETS, Session
 from .subscriptions import Interest, Token, check, check_interval
 
 if TYPE_CHECKING:
-    from .arrays import Arrays, Collection, Rows, Scales
+    from .arrays import Arrays, Rows, Scales
+    from .collection import Collected, Collection, Tables
 
+T = TypeVar("T")
+TableChannel: TypeAlias = Literal["quote", "trade", "ticker", "book"]
+TableChannels: TypeAlias = list[TableChannel] | tuple[TableChannel, ...]
+TABLE_CHANNELS = ("quote", "trade", "ticker", "book")
 DEFAULT_CHANNELS: tuple[Channel, ...] = ("quote", "trade")
 
 
@@ -117,6 +122,8 @@ class Client(Session):
         super().__init__(endpoint, backoff=backoff, inbox_packets=inbox_packets)
         self._conflate_ms = conflate_ms
         self._reader = Reader(self._inbox)
+        self._channels: set[str] = set()
+        """The channels that were ever subscribed to: what came of them may be read later."""
 
     # ---- subscriptions
 
@@ -139,6 +146,7 @@ class Client(Session):
         names, chosen = check(symbols, channels, interval)
         interest = Interest(names, chosen, int(interval), arguments.boolean("snapshot", snapshot))
         await self._begin(interest)
+        self._channels.update(chosen)
         return Subscription(self, interest)
 
     async def set_interval(self, interest: Interest, conflate_ms: int) -> None:
@@ -156,15 +164,15 @@ class Client(Session):
 
     def records(self) -> Iteration[AnyRecord]:
         """Records of channels, gaps and states, one after another: the same as `async for record in client`."""
-        return Iteration(self._reader.record)
+        return Iteration(self._reader.record, self._reader.exclusive)
 
     def events(self) -> Iteration[Event]:
         """All records, with definitions and heartbeats, and changes of the connection and of the token."""
-        return Iteration(self._reader.event)
+        return Iteration(self._reader.event, self._reader.exclusive)
 
     def packets(self) -> Iteration[Packet]:
         """The packets, with the new records of each: of a packet that was read in part, the rest."""
-        return Iteration(self._reader.packet)
+        return Iteration(self._reader.packet, self._reader.exclusive)
 
     def arrays(self) -> Iteration[Arrays]:
         """The packets as numpy arrays by channel. Needs `pip install tickcast[numpy]`.
@@ -172,41 +180,118 @@ class Client(Session):
         Of a packet that was read in part, the rest. A packet with rows of an instrument before and after a change of
         its exponents comes in parts.
         """
-        return Iteration(self._reader.arrays)
+        return Iteration(self._reader.arrays, self._reader.exclusive)
+
+    @overload
+    async def collect(
+        self, channels: TableChannel, *, count: int | None = ..., seconds: float | None = ...
+    ) -> Rows: ...
+
+    @overload
+    async def collect(
+        self, channels: TableChannels, *, count: int | None = ..., seconds: float | None = ...
+    ) -> Tables: ...
 
     async def collect(
-        self, channel: Literal["quote", "trade", "ticker"], *, count: int | None = None, seconds: float | None = None
-    ) -> Rows:
+        self,
+        channels: TableChannel | TableChannels,
+        *,
+        count: int | None = None,
+        seconds: float | None = None,
+    ) -> Collected:
         """Reads until there are `count` records of a channel or `seconds` have passed, and returns them as one array.
 
-        Without a `count`, records from before the call are skipped, except for the newest quote or ticker of each
-        instrument. With a `count` it ends directly after the last row, where the next read continues. Records of other
-        channels before that are skipped. `rows.scales.columns(rows)` makes the columns of a DataFrame, and `rows.gaps`
-        has the gaps of the channel. Raises, with the rows so far, `RestartedError` if the server is restarted, and
-        `RescaledError` if the exponents of an instrument with rows change. If the call is cancelled, its rows come
-        next.
-        """
-        from . import arrays
+        `channels` is quote, trade, ticker or book, or a list of these: then the result is a dict of arrays by channel,
+        and `count` is that of all records together. An array has a row for each record, and of books one for each
+        level. `to_pandas()`, `to_polars()` and `to_arrow()` of the result make frames, and `gaps` of an array has the
+        gaps of its channel.
 
-        arguments.one_of("channel", channel, ("quote", "trade", "ticker"))
+        Without a `count`, records from before the call are skipped, except for the newest quote or ticker of each
+        instrument, and the changes of books since their last snapshot. With a `count` it ends directly after the last
+        record, where the next read continues. Records of other channels before that are skipped. Raises, with the rows
+        so far, `RestartedError` if the server is restarted, and `RescaledError` if the exponents of an instrument with
+        rows change. If the call is cancelled, its records come next.
+        """
+        chosen, is_one = self._chosen(channels)
         if count is None and seconds is None:
             raise ValueError("collect: no end: expected count, seconds, or both")
         rows_max = None if count is None else arguments.integer("count", count, 1, 2**63 - 1)
         limit_s = None if seconds is None else arguments.seconds("seconds", seconds, zero=True)
-        into = arrays.Collection(channel, self.scales)
+        self._reader.exclusive.begin()
+        return await self._reader.exclusive.during(self._collect(chosen, is_one, rows_max, limit_s))
+
+    @overload
+    def batches(self, channels: TableChannel, *, seconds: float = ...) -> Iteration[Rows]: ...
+
+    @overload
+    def batches(self, channels: TableChannels, *, seconds: float = ...) -> Iteration[Tables]: ...
+
+    def batches(
+        self, channels: TableChannel | TableChannels, *, seconds: float = 1.0
+    ) -> Iteration[Rows] | Iteration[Tables]:
+        """What comes, `seconds` at a time, in the form of `collect`: without a break between one and the next.
+
+        A batch may be empty. It ends earlier where the server is restarted or the exponents of an instrument change,
+        so that all of its rows have one scale.
+        """
+        chosen, is_one = self._chosen(channels)
+        limit_s = arguments.seconds("seconds", seconds)
+        batches: Iteration[Any] = Iteration(lambda: self._batch(chosen, is_one, limit_s), self._reader.exclusive)
+        return batches
+
+    def _chosen(self, channels: object) -> tuple[tuple[str, ...], bool]:
+        """The channels to collect, and whether one was given by its name alone."""
+        is_one = isinstance(channels, str)
+        chosen = (
+            (arguments.one_of("channels", channels, TABLE_CHANNELS),)
+            if is_one
+            else arguments.some_of("channels", channels, TABLE_CHANNELS)
+        )
+        for channel in chosen:
+            if channel not in self._channels:
+                have = ", ".join(one for one in CHANNELS if one in self._channels) or "no channel"
+                raise ValueError(
+                    f"channels: {channel} is not subscribed, and would never come: expected some of {have}, "
+                    f"or subscribe(..., channels=[{channel!r}]) before"
+                )
+        return chosen, is_one
+
+    async def _collect(
+        self, channels: tuple[str, ...], is_one: bool, count: int | None, limit_s: float | None
+    ) -> Collected:
+        from .collection import Collection
+
+        into = Collection(channels, self.scales, is_one=is_one)
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(limit_s):
-                    if rows_max is None:
+                    if count is None:
                         await self._skip(into)
-                    await self._gather(into, rows_max)
+                    await self._gather(into, count)
         except (RestartedError, RescaledError):
             raise
         except BaseException:
-            if (cursor := into.returned(self._follower)) is not None:
-                self._reader.give_back(cursor)
+            self._give_back(into)
             raise
-        return into.rows()
+        return into.result()
+
+    async def _batch(self, channels: tuple[str, ...], is_one: bool, limit_s: float) -> Collected | None:
+        from .collection import Collection
+
+        into = Collection(channels, self.scales, is_one=is_one)
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._gather(into, None)
+            # The stream has ended.
+            return into.result() if into.count else None
+        except TimeoutError:
+            return into.result()
+        except (RestartedError, RescaledError) as error:
+            part: Collected = error.rows
+            return part
+        except BaseException:
+            self._give_back(into)
+            raise
 
     async def _gather(self, into: Collection, count: int | None) -> None:
         from . import arrays
@@ -215,38 +300,35 @@ class Client(Session):
             cursor = await self._reader.cursor()
             if cursor is None:
                 return
-            limit = None if count is None else arrays.Limit(into.kind, count - into.count)
-            self._add(into, arrays.take(cursor, limit))
+            packet = arrays.take(cursor, None if count is None else into.limit(count))
+            try:
+                into.add(packet)
+            except (RestartedError, RescaledError):
+                # The records that do not fit come next.
+                self._give_back(into.rest(packet))
+                raise
 
-    def _add(self, into: Collection, packet: Arrays) -> None:
-        """Adds the rows of a packet; those that do not fit come next."""
-        from . import arrays
-
-        try:
-            into.add(packet)
-        except (RestartedError, RescaledError):
-            rest = arrays.Collection(into.channel, packet.scales)
-            rest.add(packet)
-            if (cursor := rest.returned(self._follower)) is not None:
-                self._reader.give_back(cursor)
-            raise
+    def _give_back(self, what: Collection) -> None:
+        if (cursor := what.returned(self._follower)) is not None:
+            self._reader.give_back(cursor)
 
     async def _skip(self, into: Collection) -> None:
-        """Skips the packets in the inbox and the socket; keeps the newest quote or ticker of each instrument."""
+        """Skips the packets in the inbox and the socket; keeps the newest quote or ticker of each instrument, and the
+        books."""
         from . import arrays
+        from .collection import Newest
 
         if not len(self._reader):
             return
         with contextlib.suppress(ClosedError):
             await self.ping()
-        newest = arrays.Newest(into.channel)
+        newest = Newest(into.channels)
         while len(self._reader) or self._state is State.RESYNCING:
             cursor = await self._reader.cursor()
             if cursor is None:
                 return
             newest.add(arrays.take(cursor))
-        if self._state is State.LIVE and into.channel != "trade":
-            newest.fill(into)
+        newest.fill(into, books_only=self._state is not State.LIVE)
 
     @property
     def _follower(self) -> Follower:
@@ -311,14 +393,14 @@ class Client(Session):
             lambda token: http.snapshot(symbol, of.url, headers=of.headers, tls=of.tls, token=token)
         )
 
-    async def bars(self, symbol: str, **options: Any) -> dict[str, Any]:
+    async def bars(self, symbol: str, **options: Any) -> http.Bars:
         """Bars of an instrument, over HTTP; see `tickcast.bars`."""
         of = self._endpoint
         return await self._query(
             lambda token: http.bars(symbol, of.url, headers=of.headers, tls=of.tls, token=token, **options)
         )
 
-    async def _query(self, query: Callable[[str | None], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+    async def _query(self, query: Callable[[str | None], Awaitable[T]]) -> T:
         """A request with the client's token; once more with another one where it is refused."""
         of = self._endpoint.tokens
         try:

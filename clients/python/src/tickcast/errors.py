@@ -48,6 +48,16 @@ class TokenError(TickcastError):
     """The program's function for tokens has failed, or has returned something that is no token."""
 
 
+class ConcurrentReadError(TickcastError):
+    """Two readers of one client at a time: each would get a part of the stream."""
+
+    def __init__(self, other: str) -> None:
+        super().__init__(
+            f"this client is being read by {other}: expected one reader at a time; "
+            'collect(["quote", "trade"]) reads several channels, and each connect() has a stream of its own'
+        )
+
+
 class RestartedError(TickcastError):
     """The server was restarted during `Client.collect`: `rows` has the rows of the former epoch, with its ids."""
 

@@ -12,7 +12,7 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from . import arguments
@@ -22,6 +22,9 @@ from .tokens import bearer
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import pandas
+    import polars
+    import pyarrow
 
 DEFAULT_URL = "ws://127.0.0.1:9001"
 TIMEOUT_S = 20.0
@@ -130,34 +133,46 @@ async def snapshot(
     return cast("dict[str, Any]", await get(url, f"/v1/snapshot/{_segment(symbol)}", headers, tls, token=token))
 
 
-@overload
-async def bars(
-    symbol: str,
-    url: str = ...,
-    *,
-    interval_s: int = ...,
-    limit: int = ...,
-    to: int | None = ...,
-    arrays: Literal[False] = ...,
-    headers: Mapping[str, str] | None = ...,
-    tls: ssl.SSLContext | None = ...,
-    token: str | None = ...,
-) -> dict[str, Any]: ...
+class Bars(dict[str, Any]):
+    """The columns of bars, oldest first, and their `symbol` and `interval_s`.
 
+    Prices are decimal text, or floats in numpy arrays after `as_arrays`. Frames are made of both.
+    """
 
-@overload
-async def bars(
-    symbol: str,
-    url: str = ...,
-    *,
-    interval_s: int = ...,
-    limit: int = ...,
-    to: int | None = ...,
-    arrays: Literal[True],
-    headers: Mapping[str, str] | None = ...,
-    tls: ssl.SSLContext | None = ...,
-    token: str | None = ...,
-) -> dict[str, npt.NDArray[Any]]: ...
+    symbol = ""
+
+    def as_arrays(self) -> Bars:
+        """The columns as numpy arrays: times as datetime64[s], prices as float64."""
+        columns = Bars(bar_arrays(self))
+        columns.symbol = str(self.get("symbol", ""))
+        return columns
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A row for each bar: symbol, time of its start in UTC, prices and volume as floats, NaN where absent."""
+        from . import frames
+
+        return frames.to_pandas(self._columns())
+
+    def to_polars(self) -> polars.DataFrame:
+        """The same for polars; null where absent."""
+        from . import frames
+
+        return frames.to_polars(self._columns())
+
+    def to_arrow(self) -> pyarrow.Table:
+        """The same for Arrow; null where absent."""
+        from . import frames
+
+        return frames.to_arrow(self._columns())
+
+    def _columns(self) -> dict[str, Any]:
+        import numpy as np
+
+        from . import frames
+
+        own = self if self.symbol else self.as_arrays()
+        index = np.zeros(len(own["time"]), np.intp)
+        return {"symbol": frames.Words([own.symbol], index), **own, "time": own["time"].astype("datetime64[ns]")}
 
 
 async def bars(
@@ -171,20 +186,21 @@ async def bars(
     headers: Mapping[str, str] | None = None,
     tls: ssl.SSLContext | None = None,
     token: str | None = None,
-) -> dict[str, Any] | dict[str, npt.NDArray[Any]]:
+) -> Bars:
     """Bars of an instrument's trades and its last quotes, as columns, oldest first.
 
     `to` is the end in Unix seconds, by default now. The columns are time (start of the bar), open, high, low, close,
     volume, trades, bid_px and ask_px: prices as decimal text, `None` for a bar without a trade or without a quote. With
-    `arrays=True` they are numpy arrays for `pandas.DataFrame`: times as datetime64[s], prices as float64.
+    `arrays=True` they are numpy arrays: times as datetime64[s], prices as float64. `to_pandas()`, `to_polars()` and
+    `to_arrow()` of the result make frames.
     """
     query = {"interval_s": arguments.integer("interval_s", interval_s, 1, 86_400)}
     query["limit"] = arguments.integer("limit", limit, 1, 5000)
     if to is not None:
         query["to"] = arguments.integer("to", to, 0, 2**63 - 1, "an int, Unix seconds")
     arguments.boolean("arrays", arrays)
-    answer = await get(url, f"/v1/bars/{_segment(symbol)}", headers, tls, query, token)
-    return bar_arrays(answer) if arrays else cast("dict[str, Any]", answer)
+    answer = Bars(await get(url, f"/v1/bars/{_segment(symbol)}", headers, tls, query, token))
+    return answer.as_arrays() if arrays else answer
 
 
 def bar_arrays(answer: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:

@@ -7,13 +7,15 @@ returning there is no suspension.
 
 from __future__ import annotations
 
+import asyncio
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from .cursor import Cursor
-from .errors import ProtocolError
+from .errors import ConcurrentReadError, ProtocolError
 from .events import Authenticated, Connection, Forget, Item, TokenFailure
 from .follow import Follower
 from .inbox import Inbox
@@ -36,18 +38,55 @@ class Packet:
     records: list[AnyRecord]
 
 
+class Exclusive:
+    """Tells a program that two of its tasks read one stream: each record would go to one of them only.
+
+    A read while another one waits raises `ConcurrentReadError`, and so does that of a task that finds, after its last
+    read, that another one has read which has not ended. A task may continue where one that has ended has read.
+    """
+
+    def __init__(self) -> None:
+        self._is_reading = False
+        self._last: weakref.ref[asyncio.Task[Any]] | None = None
+        self._before: weakref.ref[asyncio.Task[Any]] | None = None
+
+    def begin(self) -> None:
+        """A read begins. Raises `ConcurrentReadError`."""
+        task = asyncio.current_task()
+        last = None if self._last is None else self._last()
+        if self._is_reading:
+            raise ConcurrentReadError("another task" if last is None else f"the task {last.get_name()!r}")
+        if task is None or task is last:
+            return
+        if last is not None and not last.done() and self._before is not None and self._before() is task:
+            raise ConcurrentReadError(f"the task {last.get_name()!r}")
+        self._before, self._last = self._last, weakref.ref(task)
+
+    async def during(self, read: Awaitable[T]) -> T:
+        """The result of a read for which `begin` was called."""
+        self._is_reading = True
+        try:
+            return await read
+        finally:
+            self._is_reading = False
+
+
 class Iteration(AsyncIterator[T], Generic[T]):
     """An iterator over a stream. A cancelled or timed-out `anext` leaves it as it was."""
 
-    def __init__(self, read: Callable[[], Awaitable[T | None]]) -> None:
+    def __init__(self, read: Callable[[], Awaitable[T | None]], exclusive: Exclusive) -> None:
         self._read = read
+        self._exclusive = exclusive
         self._is_closed = False
 
     def __aiter__(self) -> Iteration[T]:
         return self
 
     async def __anext__(self) -> T:
-        if self._is_closed or (item := await self._read()) is None:
+        if self._is_closed:
+            raise StopAsyncIteration
+        self._exclusive.begin()
+        if (item := await self._exclusive.during(self._read())) is None:
             raise StopAsyncIteration
         return item
 
@@ -62,6 +101,7 @@ class Reader:
     def __init__(self, inbox: Inbox[Item]) -> None:
         self._inbox = inbox
         self.follower = Follower()
+        self.exclusive = Exclusive()
         self._cursors: deque[Cursor] = deque()
 
     def __len__(self) -> int:
