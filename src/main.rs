@@ -50,6 +50,9 @@ enum Command {
         #[command(flatten)]
         serve: ServeArgs,
     },
+    /// Work with the settings of the server
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Report from the usage log who had access
     Usage(UsageArgs),
     #[command(hide = true)]
@@ -60,6 +63,15 @@ enum Command {
     /// The process of an attack; speaks with the load run that started it
     #[command(hide = true)]
     AttackWorker,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check the settings and the files that they name, without serving
+    ///
+    /// Takes the arguments of the server. Prints the settings as they would be in effect; the exit code is 2 if anything is
+    /// wrong.
+    Check(ServeArgs),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -78,6 +90,7 @@ fn main() -> ExitCode {
         Some(Command::Serve(args)) => serve(args),
         Some(Command::Tap(args)) => load::tap(&args, &mut std::io::stdout().lock()).map_err(Into::into),
         Some(Command::Record(args)) => record(args),
+        Some(Command::Config(ConfigCommand::Check(args))) => check_config(args),
         Some(Command::Usage(args)) => usage(&args, &mut std::io::stdout().lock()).map_err(Into::into),
         Some(Command::Floor(args)) => load::floor(&args, &mut std::io::stdout()).map_err(Into::into),
         Some(Command::Load(args)) => match load::load(&args, &mut std::io::stdout().lock()) {
@@ -118,6 +131,14 @@ fn serve(args: ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
         );
     }
     runtime::serve(&config, &log, read)?;
+    Ok(())
+}
+
+fn check_config(args: ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
+    let config = Config::resolve(layer(args)?, &runtime::machine()?, runtime::new_epoch()?)?;
+    runtime::check_files(&config)?;
+    let warnings: String = config.warnings().iter().map(|warning| format!("warning: {warning}\n")).collect();
+    runtime::print(format!("{}{warnings}the settings are valid\n", config.describe()));
     Ok(())
 }
 

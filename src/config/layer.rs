@@ -8,6 +8,55 @@ use super::ConfigError;
 use crate::identity::RightsText;
 use crate::ingest::registry;
 
+/// A list such as `0,2-5`. In a file one number needs no quotation marks.
+#[derive(Clone, Debug)]
+pub struct ListText(String);
+
+impl std::ops::Deref for ListText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for ListText {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl<'de> Deserialize<'de> for ListText {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected a list such as \"0,2-5\", or one number")]
+        enum Given {
+            Number(u32),
+            Text(String),
+        }
+        Ok(Self(match Given::deserialize(deserializer)? {
+            Given::Number(number) => number.to_string(),
+            Given::Text(text) => text,
+        }))
+    }
+}
+
+/// A list of texts, or one text.
+fn one_or_more<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a text or a list of texts")]
+    enum Given {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match Given::deserialize(deserializer)? {
+        Given::One(text) => vec![text],
+        Given::More(texts) => texts,
+    })
+}
+
 macro_rules! layer {
     ($($(#[doc = $doc:literal])* $name:ident $env:literal $value:literal $type:ty;)*) => {
         /// One layer of settings.
@@ -19,7 +68,7 @@ macro_rules! layer {
             pub $name: Option<$type>,)*
             // Its help lists what the registry knows.
             #[arg(long, env = "TICKCAST_FEED", value_name = "SPEC", value_delimiter = ';', help = registry::help())]
-            #[serde(default)]
+            #[serde(default, deserialize_with = "one_or_more")]
             pub feed: Vec<String>,
             /// Serve `/v1/echo`, a WebSocket echo through the same codec, for conformance suites
             #[arg(long, env = "TICKCAST_ENABLE_ECHO", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
@@ -96,7 +145,7 @@ layer! {
     /// Time for a TLS handshake, ms [default: 5000]
     tls_handshake_timeout_ms "TICKCAST_TLS_HANDSHAKE_TIMEOUT_MS" "MS" u32;
     /// Cores for shards, like `0,2-5`; feeds and publishers use the others [default: all but the first]
-    cores "TICKCAST_CORES" "LIST" String;
+    cores "TICKCAST_CORES" "LIST" ListText;
     /// Token that publishers present, 16 to 256 characters; without one `/v1/publish` is off. Other users of this machine
     /// see it in the list of processes: prefer --publish-token-file [default: none]
     publish_token "TICKCAST_PUBLISH_TOKEN" "TOKEN" String;

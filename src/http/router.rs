@@ -11,7 +11,9 @@ use super::admission::origin::{self, CrossOrigin};
 use super::answers::HeldAnswer;
 use super::connection::Connection;
 use super::handlers::snapshot::SnapshotText;
-use super::handlers::{bars, echo, health, instruments, metrics, operator, origin as of_origin, publish, revoke, snapshot, sse, stream};
+use super::handlers::{
+    bars, echo, health, instruments, metrics, operator, origin as of_origin, publish, revoke, snapshot, sse, stream,
+};
 use super::refusal::Refusal;
 use super::request::quote;
 use super::response::Response;
@@ -80,6 +82,30 @@ pub(super) fn cross_origin(path: &str) -> CrossOrigin {
     ROUTES.iter().find(|(route, ..)| covers(route)).map_or(CrossOrigin::Denied, |(.., access)| *access)
 }
 
+/// The parameters that an endpoint takes; `None` where the handler refuses what it does not know, and for those that take
+/// anything: the page, whose links may carry what other programs append, and probes.
+fn parameters(endpoint: Endpoint) -> Option<&'static [&'static str]> {
+    match endpoint {
+        Endpoint::Asset | Endpoint::Healthz | Endpoint::Readyz | Endpoint::Sse | Endpoint::Revoke => None,
+        Endpoint::Stream => Some(&["format", "token"]),
+        Endpoint::Publish | Endpoint::Instruments => Some(&["token"]),
+        Endpoint::Snapshots => Some(&["symbols", "channels", "token"]),
+        Endpoint::Snapshot => Some(&["channels", "token"]),
+        Endpoint::Bars => Some(&["interval_s", "limit", "to", "token"]),
+        Endpoint::Operator | Endpoint::Metrics => Some(&["delay_s"]),
+        Endpoint::Echo | Endpoint::Origin => Some(&[]),
+    }
+}
+
+/// Refuses a parameter that the endpoint does not take: what was meant by it would be left out without a word.
+fn check_parameters(endpoint: Endpoint, query: &str) -> Result<(), Refusal> {
+    let Some(known) = parameters(endpoint) else { return Ok(()) };
+    let unknown = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| !known.contains(&&**name));
+    let Some((name, _)) = unknown else { return Ok(()) };
+    let expected = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    Err(Refusal::bad_request(format!("{}: unknown parameter: expected {expected}", quote(&name))))
+}
+
 /// The symbol at the end of a path, percent-encoded.
 fn symbol(path: &str) -> &str {
     path.splitn(4, '/').nth(3).unwrap_or_default()
@@ -110,6 +136,9 @@ pub(super) async fn route(
     {
         let message = format!("path {path} is served by the admin listener only: {admin}");
         return Err(Refusal::not_found(message));
+    }
+    if let Some(endpoint) = endpoint {
+        check_parameters(endpoint, request.uri().query().unwrap_or_default())?;
     }
     match endpoint {
         Some(Endpoint::Stream) => stream::serve(server, connection, request).await,
@@ -262,6 +291,27 @@ fn shared(server: &HttpServer, request: &Request<()>, response: Response) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parameters_that_an_endpoint_does_not_take_are_named() {
+        let problem = |endpoint, query| check_parameters(endpoint, query).err().map(|refusal| refusal.message);
+        for (endpoint, query) in [
+            (Endpoint::Bars, "interval_s=60&limit=5&to=9&token=x"),
+            (Endpoint::Bars, ""),
+            (Endpoint::Snapshots, "symbols=A%2CB&ch%61nnels=quote"),
+            (Endpoint::Asset, "utm_source=mail"),
+            (Endpoint::Healthz, "x=1"),
+        ] {
+            assert_eq!(problem(endpoint, query), None, "{query}");
+        }
+        for (endpoint, query, expected) in [
+            (Endpoint::Bars, "interval=1m", "\"interval\": unknown parameter: expected interval_s, limit, to, token"),
+            (Endpoint::Instruments, "symbols=A", "\"symbols\": unknown parameter: expected token"),
+            (Endpoint::Origin, "x", "\"x\": unknown parameter: expected none"),
+        ] {
+            assert_eq!(problem(endpoint, query).as_deref(), Some(expected), "{query}");
+        }
+    }
 
     #[test]
     fn paths_lead_to_their_endpoints() {

@@ -29,6 +29,7 @@ use std::sync::Arc;
 pub use self::error::StartError;
 pub use self::machine::{machine, new_epoch, take_reserve};
 pub use self::output::{print, print_error};
+pub use self::server::check_files;
 pub use crate::log::Log;
 
 use self::server::Server;

@@ -53,9 +53,7 @@ struct Admin {
 impl Server {
     /// Starts the delayed markets, the live one, and what they share.
     pub(super) fn start(config: &Config, lifecycle: Arc<Lifecycle>) -> Result<Self, StartError> {
-        for opener in config.feeds.iter().filter_map(Spec::opener) {
-            opener.check().map_err(StartError::Feed)?;
-        }
+        check_feeds(config)?;
         let admin = config.admin_listen.as_ref().map(AdminSocket::bind).transpose()?;
         let shared = Shared {
             tls: load_tls(config)?,
@@ -213,6 +211,20 @@ fn start_delayed(config: &Config, shared: &Shared) -> Result<(Vec<Market>, Optio
     Ok((markets, Some(spool)))
 }
 
+/// Reads the files that the settings name, as a start does, and keeps nothing of them.
+///
+/// # Errors
+/// What is wrong with the first that cannot be used.
+pub fn check_files(config: &Config) -> Result<(), StartError> {
+    check_feeds(config)?;
+    load_tls(config)?;
+    load_access(config).map(drop)
+}
+
+fn check_feeds(config: &Config) -> Result<(), StartError> {
+    config.feeds.iter().filter_map(Spec::opener).try_for_each(|opener| opener.check()).map_err(StartError::Feed)
+}
+
 /// Reads the certificates, if there is a listener for TLS.
 fn load_tls(config: &Config) -> Result<Option<Arc<TlsServer>>, StartError> {
     if config.tls_listen.is_none() {
@@ -225,15 +237,18 @@ fn load_tls(config: &Config) -> Result<Option<Arc<TlsServer>>, StartError> {
 
 /// Who may subscribe, with the thread that keeps keys current.
 fn start_access(config: &Config) -> Result<Arc<Access>, StartError> {
-    let now = access::Now { wall_s: wall_ns() / 1_000_000_000, ns: now_ns() };
-    let access =
-        Access::new(config.access.clone(), config.revocations_file.as_deref(), now).map_err(StartError::Access)?;
+    let access = load_access(config)?;
     let usage = UsageLog::start(&config.usage(), config.shard.epoch).map_err(StartError::Usage)?;
     let access = Arc::new(access.with_usage(usage));
     if config.access.is_on() {
         access.start().map_err(StartError::Thread)?;
     }
     Ok(access)
+}
+
+fn load_access(config: &Config) -> Result<Access, StartError> {
+    let now = access::Now { wall_s: wall_ns() / 1_000_000_000, ns: now_ns() };
+    Access::new(config.access.clone(), config.revocations_file.as_deref(), now).map_err(StartError::Access)
 }
 
 fn start_admin(mut socket: AdminSocket, http: Arc<HttpShared>) -> std::io::Result<Admin> {

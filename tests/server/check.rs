@@ -162,3 +162,51 @@ fn recommendations_at_a_start_are_one_line() {
     assert!(lines[0].contains("accept_queue") && lines[0].contains("'tickcast check'"), "{lines:?}");
     assert!(!start("65535").stderr.contains("accept_queue"));
 }
+
+/// `tickcast config check` with a file of these settings.
+fn config_check(settings: &str) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tickcast.toml");
+    std::fs::write(&path, settings).expect("the folder is writable");
+    let exit = Program::run(&["config", "check", "--config", path.to_str().expect("a path in UTF-8")]);
+    (exit.code, if exit.code == Some(0) { exit.stdout } else { exit.stderr })
+}
+
+#[test]
+fn settings_and_their_files_are_checked_without_serving() {
+    let (code, text) = config_check("listen = '127.0.0.1:1'\nfeed = 'none'\nring_bytes = 4194304\n");
+    assert!(code == Some(0) && text.contains("ring_bytes") && text.ends_with("the settings are valid\n"), "{text}");
+    for (settings, expected) in [
+        ("ring_byte = 1", "unknown field `ring_byte`"),
+        ("feed = 'simm'", "feed"),
+        ("cores = true", "expected a list such as \"0,2-5\", or one number"),
+        ("feed = 3", "expected a text or a list of texts"),
+        (
+            "tls_listen = '127.0.0.1:0'\ntls_cert = '/nowhere/cert.pem'\ntls_key = '/nowhere/key.pem'",
+            "/nowhere/cert.pem",
+        ),
+        ("publish_token_file = '/nowhere/token'", "/nowhere/token"),
+    ] {
+        let (code, text) = config_check(settings);
+        assert!(code == Some(2) && text.contains(expected), "{settings}: {code:?} {text}");
+    }
+}
+
+/// The sample file is valid as it is, and with each of its settings that are commented out, but for those that name files.
+#[test]
+fn sample_file_is_valid() {
+    let sample = std::fs::read_to_string(paths::repository().join("tuning/tickcast.toml")).expect("it is there");
+    assert_eq!(config_check(&sample).0, Some(0));
+    let is_setting = |line: &&str| line.starts_with('#') && !line.starts_with("# ") && line.contains('=');
+    let tables = sample.find("#[[issuer]]").expect("a table");
+    let settings: Vec<&str> = sample[..tables].lines().filter(is_setting).map(|line| &line[1..]).collect();
+    assert!(settings.len() > 8, "{settings:?}");
+    for setting in settings.into_iter().filter(|setting| !setting.contains("_file") && !setting.starts_with("tls_")) {
+        let setting = if setting.starts_with("cores") { "cores = \"1\"" } else { setting };
+        let (code, text) = config_check(&format!("{setting}\n{sample}"));
+        assert_eq!(code, Some(0), "{setting}: {text}");
+    }
+    let issuer: String = sample[tables..].lines().map(|line| format!("{}\n", &line[1..])).collect();
+    let (code, text) = config_check(&issuer);
+    assert_eq!(code, Some(0), "{text}");
+}

@@ -200,6 +200,7 @@ fn refusals_say_what_is_wrong_and_what_is_expected() {
     let unknown = r#"{"error":{"code":"not_found","message":"symbol: unknown instrument \"NO-SUCH\": expected one of /v1/instruments"}}"#;
     let patterns = r#"{"error":{"code":"bad_request","message":"symbols: 11 patterns: expected at most 10"}}"#;
     let missing = r#"{"error":{"code":"bad_request","message":"symbols: missing: expected /v1/snapshot/{symbol} or /v1/snapshot?symbols=BTC-USD,ETH-*"}}"#;
+    let unknown_parameter = r#"{"error":{"code":"bad_request","message":"\"symbol\": unknown parameter: expected symbols, channels, token"}}"#;
     let many = r#"{"error":{"code":"bad_request","message":"symbols: 501 instruments: expected at most 500, or /v1/stream, which has no such limit"}}"#;
     let channel = r#"{"error":{"code":"bad_request","message":"channels: invalid channel \"raw\": expected quote, trade, ticker or book"}}"#;
     let star = r#"{"error":{"code":"bad_request","message":"symbols: \"A*B\" has a * before its end: expected at most one *, at the end"}}"#;
@@ -209,7 +210,7 @@ fn refusals_say_what_is_wrong_and_what_is_expected() {
         ("/v1/snapshot?symbols=NO-SUCH", 404, unknown),
         ("/v1/snapshot?symbols=S00001-USD,NO-SUCH,S000*", 404, unknown),
         ("/v1/snapshot", 400, missing),
-        ("/v1/snapshot?symbol=S00001-USD", 400, missing),
+        ("/v1/snapshot?symbol=S00001-USD", 400, unknown_parameter),
         ("/v1/snapshot?symbols=*", 400, many),
         ("/v1/snapshot?symbols=S0*,S00*", 400, many),
         ("/v1/snapshot/S00001-USD?channels=quote,raw", 400, channel),

@@ -135,9 +135,11 @@ fn a_text_that_no_symbol_can_be_is_refused_everywhere() {
     for (text, encoded, rule) in
         [("A ", "A%20", "ends with a space"), (" A*", "%20A*", "begins"), ("A\tB", "A%09B", "only visible")]
     {
-        for fields in [json!({"op": "subscribe"}), json!({"op": "unsubscribe"}), json!({"op": "resume"})] {
-            let mut request = json!({"id": 1, "channels": ["quote"], "symbols": [text], "epoch": 1, "position": 1});
-            request["op"] = fields["op"].clone();
+        for op in ["subscribe", "unsubscribe", "resume"] {
+            let mut request = json!({"op": op, "id": 1, "channels": ["quote"], "symbols": [text]});
+            if op == "resume" {
+                (request["epoch"], request["position"]) = (json!(1), json!(1));
+            }
             client.send_text(&request.to_string());
             let reply = client.reply();
             assert_eq!((&reply["type"], &reply["code"]), (&json!("error"), &json!("bad_request")), "{reply}");
@@ -578,4 +580,44 @@ fn a_slow_sse_client_is_closed() {
     watched.server.wait_for_metric("tickcast_slow_closed_total", |count| count == 1);
     drop(source);
     watched.assert_undisturbed();
+}
+
+#[test]
+fn query_asks_for_json_where_no_subprotocol_can_be_named() {
+    let server = Server::start(&["--feed", SMALL_MARKET]);
+    let connect = |path: &str, headers: &[(&str, &str)]| Client::try_connect(server.address, path, headers);
+    let mut client = connect("/v1/stream?format=json", &[]).expect("it is accepted");
+    client.send_text(r#"{"op":"subscribe","channels":["quote"],"symbols":["*"]}"#);
+    loop {
+        match client.receive() {
+            Received::Reply(reply) if reply["type"] == "subscribed" => assert_eq!(reply["id"], 0, "{reply}"),
+            // A packet is a list of records.
+            Received::Text(text) => {
+                assert!(text.starts_with('[') && text.contains("\"type\":\"quote\""), "{text}");
+                break;
+            }
+            Received::Packet(_) => panic!("a binary message"),
+            _ => {}
+        }
+    }
+    for (path, protocols, selected) in [
+        ("/v1/stream?format=json", "tickcast.v1, tickcast.v1+json", Some("tickcast.v1+json")),
+        ("/v1/stream?format=binary", "tickcast.v1+json, tickcast.v1", Some("tickcast.v1")),
+        ("/v1/stream?format=binary", "tickcast.v1+json", None),
+    ] {
+        let address = server.address;
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: {protocols}\r\n\r\n"
+        );
+        let response = send_request(address, head.as_bytes());
+        assert_eq!((response.status, response.header("sec-websocket-protocol")), (101, selected), "{path} {protocols}");
+    }
+    let refused = |path: &str, expected: &str| {
+        let Err(response) = connect(path, &[]) else { panic!("{path} is accepted") };
+        response.assert_refusal(400, "bad_request", &[expected]);
+    };
+    refused("/v1/stream?format=xml", "format: invalid value \"xml\": expected json or binary");
+    refused("/v1/stream?json=1", "\"json\": unknown parameter: expected format, token");
 }

@@ -25,7 +25,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// Reads `ws://host[:port][/path]`, `wss://` or `host[:port][/path]`. The default path is `/v1/stream`; the default
+    /// Reads `ws://host[:port][/path]`, `wss://` or `host[:port][/path]`; `http://` and `https://` are read as these. The
+    /// default path is `/v1/stream`; the default
     /// port is 80, or 443, with a scheme (RFC 6455, section 3) and the server's own 9001 without one.
     ///
     /// # Errors
@@ -38,9 +39,14 @@ impl Target {
     pub(crate) fn parse_with_path(url: &str, default_path: &str) -> Result<Self, Error> {
         let error = |problem| Error::Url { url: url.to_owned(), problem };
         let (rest, scheme, default_port) = match url.split_once("://") {
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("ws") => (rest, "ws", 80),
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("wss") => (rest, "wss", 443),
-            Some(_) => return Err(error("expected the scheme ws:// or wss://")),
+            // The page's address is the one that people copy.
+            Some((scheme, rest)) if ["ws", "http"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => {
+                (rest, "ws", 80)
+            }
+            Some((scheme, rest)) if ["wss", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => {
+                (rest, "wss", 443)
+            }
+            Some(_) => return Err(error("expected the scheme ws://, wss://, http:// or https://")),
             None => (url, "ws", DEFAULT_PORT),
         };
         let malformed = |_| error(WANTED);
@@ -166,6 +172,8 @@ mod tests {
             ("WS://example.org:81/", "ws://example.org:81/v1/stream", "example.org", 81),
             ("wss://example.org", "wss://example.org:443/v1/stream", "example.org", 443),
             ("WSS://example.org:81/x", "wss://example.org:81/x", "example.org", 81),
+            ("http://127.0.0.1:9001", "ws://127.0.0.1:9001/v1/stream", "127.0.0.1", 9001),
+            ("https://example.org/", "wss://example.org:443/v1/stream", "example.org", 443),
             ("[::1]:9001", "ws://[::1]:9001/v1/stream", "::1", 9001),
             ("ws://h:1/v1/stream?token=x", "ws://h:1/v1/stream?token=x", "h", 1),
             ("h:1/?token=x", "ws://h:1/v1/stream?token=x", "h", 1),
@@ -188,7 +196,7 @@ mod tests {
     #[test]
     fn an_invalid_url_is_refused_with_what_was_expected() {
         for (url, problem) in [
-            ("http://example.org", "expected the scheme ws:// or wss://"),
+            ("ftp://example.org", "expected the scheme ws://, wss://, http:// or https://"),
             ("ws://", "expected ws://HOST"),
             ("", "expected ws://HOST"),
             ("host:0", "expected a port from 1 to 65535"),

@@ -124,7 +124,14 @@ mod tests {
                 .contains("--allow-origin https://a.example,https://b.example,http://localhost:5173,")
         );
         assert!(of("null", &some).contains("any site can produce it"));
-        for not in ["garbage", "", "http://a.example http://b.example", "http://A.example", "http://x;\u{1b}[2J", "http://$(id)"] {
+        for not in [
+            "garbage",
+            "",
+            "http://a.example http://b.example",
+            "http://A.example",
+            "http://x;\u{1b}[2J",
+            "http://$(id)",
+        ] {
             let line = of(not, &some);
             assert!(!line.contains("--allow-origin") && !line.contains('\u{1b}'), "{line}");
         }

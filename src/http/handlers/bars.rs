@@ -93,7 +93,7 @@ async fn find(store: &BarStore, instrument: u32, query: &BarQuery) -> Result<Fou
     Err(Refusal::unavailable("the bars are busy", RETRY_AFTER))
 }
 
-/// Parses the query. Unknown parameters are ignored; of repeated ones the last counts.
+/// Parses the query. Of repeated parameters the last counts.
 fn parse(text: &str) -> Result<BarQuery, Refusal> {
     let mut query = BarQuery { interval_s: INTERVAL_S, limit: LIMIT as usize, to_s: u32::MAX };
     for (name, value) in text.split('&').filter_map(|pair| pair.split_once('=')) {

@@ -114,8 +114,19 @@ fn with_names(symbols: &[Pattern], write: impl Fn(&[&str]) -> String) -> String 
 
 /// serde_json's reading of a request; `None` if it is invalid.
 fn request(object: &Map<String, Value>) -> Option<Request> {
-    let id = whole(object.get("id")?, 0, u64::MAX)? as u64;
-    match object.get("op")?.as_str()? {
+    let id = id(object)?;
+    let op = object.get("op")?.as_str()?;
+    let keys: &[&str] = match op {
+        "subscribe" => &["channels", "symbols", "conflate_ms", "snapshot"],
+        "unsubscribe" => &["channels", "symbols"],
+        "resume" => &["epoch", "position", "channels", "symbols", "conflate_ms"],
+        "auth" => &["token"],
+        _ => &[],
+    };
+    if !has_only(object, &["op", "id"], keys) {
+        return None;
+    }
+    match op {
         "ping" => Some(Request::Ping { id }),
         "auth" => {
             let token = object.get("token")?.as_str()?;
@@ -142,6 +153,15 @@ fn request(object: &Map<String, Value>) -> Option<Request> {
         }),
         _ => None,
     }
+}
+
+/// 0 if there is none.
+fn id(object: &Map<String, Value>) -> Option<u64> {
+    object.get("id").map_or(Some(0), |id| Some(whole(id, 0, u64::MAX)? as u64))
+}
+
+fn has_only(object: &Map<String, Value>, keys: &[&str], more: &[&str]) -> bool {
+    object.keys().all(|key| keys.iter().chain(more).any(|known| known == key))
 }
 
 fn channels(object: &Map<String, Value>) -> Option<ChannelSet> {
@@ -174,8 +194,10 @@ fn conflate(object: &Map<String, Value>) -> Option<ConflationInterval> {
 
 /// serde_json's reading of a `define`.
 fn define(object: &Map<String, Value>) -> Option<Define> {
-    let id = whole(object.get("id")?, 0, u64::MAX)? as u64;
-    let list = object.get("instruments")?.as_array()?;
+    let (id, list) = (id(object)?, object.get("instruments")?.as_array()?);
+    if !has_only(object, &["op", "id", "instruments"], &[]) {
+        return None;
+    }
     if object.get("op")?.as_str()? != "define" || list.is_empty() || list.len() > INSTRUMENTS_MAX {
         return None;
     }
@@ -184,6 +206,9 @@ fn define(object: &Map<String, Value>) -> Option<Define> {
 }
 
 fn instrument(object: &Map<String, Value>) -> Option<DefineInstrument> {
+    if !has_only(object, &["symbol", "venue", "px_exp", "sz_exp", "tick_size", "lot_size"], &[]) {
+        return None;
+    }
     let exponent = |key| whole(object.get(key)?, -18, 18).map(|number| number as i8);
     let step = |key| match object.get(key) {
         None | Some(Value::Null) => Some(None),

@@ -55,24 +55,26 @@ impl DefineInstrument {
 /// The first thing that is wrong, in the order: the text, `op`, `id`, then the instruments from the first on.
 pub fn parse_define(text: &mut [u8], name_bytes_max: usize) -> Result<Define, RequestError> {
     field::with_object(text, |object| {
-        let [op, id, instruments] = field::collect(object, ["op", "id", "instruments"]);
-        let id = field::unsigned("id", id, u64::MAX);
-        let known_id = id.as_ref().ok().copied();
-        define(&op, id, instruments, name_bytes_max).map_err(|error| RequestError { id: known_id, ..error })
+        let keys = ["op", "id", "instruments"];
+        let [op, given_id, instruments] = field::collect(object, keys);
+        let id = field::id(given_id);
+        let known_id = id.as_ref().ok().copied().filter(|_| given_id.is_some());
+        let known = check_op(&op, id).and_then(|id| field::refuse_unknown(object, &keys).map(|()| id));
+        let defined = known.and_then(|id| define(id, instruments, name_bytes_max));
+        defined.map_err(|error| RequestError { id: known_id, ..error })
     })
 }
 
-fn define(
-    op: &Field,
-    id: Result<u64, RequestError>,
-    instruments: Field,
-    name_bytes_max: usize,
-) -> Result<Define, RequestError> {
+/// The id, if the op is right.
+fn check_op(op: &Field, id: Result<u64, RequestError>) -> Result<u64, RequestError> {
     let op = field::text("op", op, "define")?;
     if op != "define" {
         return Err(bad("op", format_args!("unknown op {}: expected define", field::quote(op))));
     }
-    let id = id?;
+    id
+}
+
+fn define(id: u64, instruments: Field, name_bytes_max: usize) -> Result<Define, RequestError> {
     let list = field::list("instruments", instruments, "a list of instruments")?;
     if list.len() > INSTRUMENTS_MAX {
         let problem = format_args!("{} in one request: expected at most {INSTRUMENTS_MAX}", list.len());
@@ -97,6 +99,7 @@ fn instrument(index: usize, value: &Value, name_bytes_max: usize) -> Result<Defi
 fn instrument_fields(object: &Object, name_bytes_max: usize) -> Result<DefineInstrument, RequestError> {
     let keys = ["symbol", "venue", "px_exp", "sz_exp", "tick_size", "lot_size"];
     let [symbol, venue, px_exp, sz_exp, tick_size, lot_size] = field::collect(object, keys);
+    field::refuse_unknown(object, &keys)?;
     Ok(DefineInstrument {
         symbol: name("symbol", &symbol, 1, name_bytes_max)?.to_owned(),
         venue: if venue.is_some() { name("venue", &venue, 0, name_bytes_max)?.to_owned() } else { String::new() },

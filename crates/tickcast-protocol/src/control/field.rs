@@ -108,7 +108,7 @@ fn not_json(text: &[u8], error: &simd_json::Error) -> String {
     }
 }
 
-/// The values of `keys`, in that order; of a repeated key the last. Other keys are ignored.
+/// The values of `keys`, in that order; of a repeated key the last. Other keys are left to [`refuse_unknown`].
 pub(super) fn collect<'tape, 'text, const N: usize>(
     object: &Object<'tape, 'text>,
     keys: [&str; N],
@@ -120,6 +120,19 @@ pub(super) fn collect<'tape, 'text, const N: usize>(
         }
     }
     fields
+}
+
+/// An error for the first key that is not one of these: what was meant by it would be left out without a word.
+pub(super) fn refuse_unknown(object: &Object<'_, '_>, keys: &[&str]) -> Result<(), RequestError> {
+    match object.iter().find(|(name, _)| !keys.contains(name)) {
+        None => Ok(()),
+        Some((name, _)) => Err(bad(quote(name), format_args!("unknown field: expected {}", keys.join(", ")))),
+    }
+}
+
+/// The id of a request; 0 if it has none.
+pub(super) fn id(field: Field) -> Result<u64, RequestError> {
+    field.map_or(Ok(0), |value| unsigned("id", Some(value), u64::MAX))
 }
 
 /// A whole number from `least` to `most`.

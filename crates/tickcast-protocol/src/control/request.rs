@@ -111,15 +111,24 @@ impl Request {
 /// Reads one request. The text is parsed in place.
 ///
 /// # Errors
-/// The first thing that is wrong, in the order: the text, `op`, `id`, then the fields of the op.
+/// The first thing that is wrong, in the order: the text, `op`, `id`, keys that the op does not have, then its fields.
 pub fn parse_request(text: &mut [u8], limits: &RequestLimits) -> Result<Request, RequestError> {
     field::with_object(text, |object| {
         let fields = Fields::of(object);
-        fields.request(limits).map_err(|error| RequestError { id: fields.id().ok(), ..error })
+        let known_id = fields.id.and_then(|id| field::id(Some(id)).ok());
+        fields.request(object, limits).map_err(|error| RequestError { id: known_id, ..error })
     })
 }
 
 const OPS: &str = "subscribe, unsubscribe, resume, ping or auth";
+/// The keys of each op.
+const KEYS: [(&str, &[&str]); 5] = [
+    ("subscribe", &["op", "id", "channels", "symbols", "conflate_ms", "snapshot"]),
+    ("unsubscribe", &["op", "id", "channels", "symbols"]),
+    ("resume", &["op", "id", "epoch", "position", "channels", "symbols", "conflate_ms"]),
+    ("ping", &["op", "id"]),
+    ("auth", &["op", "id", "token"]),
+];
 const CHANNELS: &str = "quote, trade, ticker, book or raw";
 
 /// The keys that a request can have.
@@ -142,8 +151,13 @@ impl<'tape, 'text> Fields<'tape, 'text> {
         Self { op, id, channels, symbols, conflate_ms, snapshot, epoch, position, token }
     }
 
-    fn request(&self, limits: &RequestLimits) -> Result<Request, RequestError> {
-        match field::text("op", &self.op, OPS)? {
+    fn request(&self, object: &Object<'_, '_>, limits: &RequestLimits) -> Result<Request, RequestError> {
+        let op = field::text("op", &self.op, OPS)?;
+        if let Some((_, keys)) = KEYS.iter().find(|(of, _)| *of == op) {
+            self.id()?;
+            field::refuse_unknown(object, keys)?;
+        }
+        match op {
             "subscribe" => self.subscribe(limits),
             "unsubscribe" => self.unsubscribe(limits),
             "resume" => self.resume(limits),
@@ -178,7 +192,7 @@ impl<'tape, 'text> Fields<'tape, 'text> {
     }
 
     fn id(&self) -> Result<u64, RequestError> {
-        field::unsigned("id", self.id, u64::MAX)
+        field::id(self.id)
     }
 
     fn token(&self) -> Result<Token, RequestError> {

@@ -98,7 +98,11 @@ fn refusal_names_instrument_field_and_expectation() {
 fn the_enclosing_request_is_checked() {
     for (text, message) in [
         (r#"{"op":"subscribe","id":1}"#, "op: unknown op \"subscribe\": expected define"),
-        (r#"{"op":"define","instruments":[]}"#, "id: missing: expected a whole number from 0 to 18446744073709551615"),
+        (r#"{"op":"define","instruments":[]}"#, "instruments: empty list: expected a list of instruments"),
+        (
+            r#"{"op":"define","instruments":[],"id":1,"source":"x"}"#,
+            "\"source\": unknown field: expected op, id, instruments",
+        ),
         (r#"{"op":"define","id":1}"#, "instruments: missing: expected a list of instruments"),
         (r#"{"op":"define","id":1,"instruments":[]}"#, "instruments: empty list: expected a list of instruments"),
         (r#"{"op":"define","id":1,"instruments":["A"]}"#, "instruments[0]: invalid value \"A\": expected an object"),

@@ -66,10 +66,39 @@ fn interval_is_rounded_up() {
 }
 
 #[test]
-fn key_order_is_free_unknown_keys_are_ignored_and_the_last_repetition_counts() {
-    let text = r#"{"x":{"op":"ping","y":[[{"id":1}]]}, "id" : 9,"id":18446744073709551615,"z":null,
-                   "op":"ping" , "w":1.5e3}"#;
+fn key_order_is_free_and_the_last_repetition_counts() {
+    let text = r#"{"id" : 9,"id":18446744073709551615,
+                   "op":"ping" }"#;
     assert_eq!(parse(text), Ok(Request::Ping { id: u64::MAX }));
+}
+
+#[test]
+fn keys_that_an_op_does_not_have_are_refused() {
+    for (text, expected) in [
+        (
+            r#"{"op":"subscribe","id":3,"channels":["quote"],"symbols":["A"],"conflate":1000}"#,
+            "\"conflate\": unknown field: expected op, id, channels, symbols, conflate_ms, snapshot",
+        ),
+        (
+            r#"{"op":"unsubscribe","id":3,"channels":["quote"],"symbols":["A"],"conflate_ms":0}"#,
+            "\"conflate_ms\": unknown field: expected op, id, channels, symbols",
+        ),
+        (r#"{"op":"ping","x":{"id":1},"id":3}"#, "\"x\": unknown field: expected op, id"),
+        (r#"{"op":"auth","id":3,"token":"t","user":"u"}"#, "\"user\": unknown field: expected op, id, token"),
+    ] {
+        let error = refused(text);
+        assert_eq!((error.id, error.code, &*error.message), (Some(3), "bad_request", expected), "{text}");
+    }
+}
+
+#[test]
+fn request_without_an_id_has_the_id_0() {
+    assert_eq!(parse(r#"{"op":"ping"}"#), Ok(Request::Ping { id: 0 }));
+    assert_eq!(refused(r#"{"op":"ping","x":1}"#).id, None);
+    assert_eq!(
+        refused(r#"{"op":"ping","id":null}"#).message,
+        "id: invalid value null: expected a whole number from 0 to 18446744073709551615"
+    );
 }
 
 #[test]
@@ -109,7 +138,6 @@ fn refusal_names_field_value_and_expectation() {
         ("op", "", format!("op: missing: {ops}")),
         ("op", "3", format!("op: invalid value 3: {ops}")),
         ("op", r#""subscribes""#, format!("op: unknown op \"subscribes\": {ops}")),
-        ("id", "", format!("id: missing: {whole}")),
         ("id", "-1", format!("id: invalid value -1: {whole}")),
         ("id", "1.5", format!("id: invalid value 1.5: {whole}")),
         ("id", "\"1\"", format!("id: invalid value \"1\": {whole}")),
@@ -218,7 +246,7 @@ fn nesting_is_bounded_without_using_the_stack() {
     let nested =
         |depth: usize| format!("{{\"op\":\"ping\",\"id\":1,\"x\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
     let too_deep = "request: nested too deep at character 55: expected at most 32 levels";
-    assert_eq!(parse(&nested(31)), Ok(Request::Ping { id: 1 }));
+    assert_eq!(refused(&nested(31)).message, "\"x\": unknown field: expected op, id");
     assert_eq!(refused(&nested(32)).message, too_deep);
     assert_eq!(refused(&nested(100_000)).message, too_deep);
     assert_eq!(refused(&"[".repeat(100_000)).code, "bad_request");
@@ -226,9 +254,10 @@ fn nesting_is_bounded_without_using_the_stack() {
 }
 
 #[test]
-fn very_many_unknown_keys_are_ignored() {
+fn first_of_very_many_unknown_keys_is_named() {
     let many: Vec<String> = (0..100_000).map(|key| format!("\"{key}\":[{{}}]")).collect();
-    assert_eq!(parse(&format!("{{{},\"op\":\"ping\",\"id\":1}}", many.join(","))), Ok(Request::Ping { id: 1 }));
+    let error = refused(&format!("{{{},\"op\":\"ping\",\"id\":1}}", many.join(",")));
+    assert_eq!((error.id, &*error.message), (Some(1), "\"0\": unknown field: expected op, id"));
 }
 
 /// JSON that looks like a request: known keys with values of every kind.
