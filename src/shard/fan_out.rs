@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 use super::audiences::Audiences;
 use super::conflation::{Conflator, QuoteOrder};
 use super::depth_views::DepthViews;
-use super::encoding::Encoder;
+use super::encoder::Encoder;
 use super::sent_history::SentHistories;
 use super::settings::Settings;
 use super::subscription_index::{AudienceId, SubscriptionIndex};

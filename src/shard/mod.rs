@@ -51,6 +51,7 @@ mod counting;
 mod credentials;
 mod depth_views;
 mod drain;
+mod encoder;
 mod encoding;
 mod fan_out;
 mod flush;

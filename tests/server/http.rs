@@ -1,10 +1,11 @@
-//! GET and HEAD: entity tags, compression, and the headers that restrict a page.
+//! GET and HEAD: entity tags, compression, and the headers that restrict a page; the format of a stream.
 
 use std::io::Read;
 use std::net::SocketAddr;
 
+use tickcast_test_support::client::{Client, Received};
 use tickcast_test_support::http::{Response, send_request};
-use tickcast_test_support::server::Server;
+use tickcast_test_support::server::{SMALL_MARKET, Server};
 
 /// A request with these header lines.
 fn request(address: SocketAddr, method: &str, path: &str, lines: &[String]) -> Response {
@@ -140,4 +141,44 @@ fn health_and_metrics_are_not_stored() {
         assert_eq!((response.status, response.header("cache-control")), (200, Some("no-store")), "{path}");
         assert_eq!((response.header("etag"), response.header("content-encoding")), (None, None), "{path}");
     }
+}
+
+#[test]
+fn query_asks_for_json_where_no_subprotocol_can_be_named() {
+    let server = Server::start(&["--feed", SMALL_MARKET]);
+    let connect = |path: &str, headers: &[(&str, &str)]| Client::try_connect(server.address, path, headers);
+    let mut client = connect("/v1/stream?format=json", &[]).expect("it is accepted");
+    client.send_text(r#"{"op":"subscribe","channels":["quote"],"symbols":["*"]}"#);
+    loop {
+        match client.receive() {
+            Received::Reply(reply) if reply["type"] == "subscribed" => assert_eq!(reply["id"], 0, "{reply}"),
+            // A packet is a list of records.
+            Received::Text(text) => {
+                assert!(text.starts_with('[') && text.contains("\"type\":\"quote\""), "{text}");
+                break;
+            }
+            Received::Packet(_) => panic!("a binary message"),
+            _ => {}
+        }
+    }
+    for (path, protocols, selected) in [
+        ("/v1/stream?format=json", "tickcast.v1, tickcast.v1+json", Some("tickcast.v1+json")),
+        ("/v1/stream?format=binary", "tickcast.v1+json, tickcast.v1", Some("tickcast.v1")),
+        ("/v1/stream?format=binary", "tickcast.v1+json", None),
+    ] {
+        let address = server.address;
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: {protocols}\r\n\r\n"
+        );
+        let response = send_request(address, head.as_bytes());
+        assert_eq!((response.status, response.header("sec-websocket-protocol")), (101, selected), "{path} {protocols}");
+    }
+    let refused = |path: &str, expected: &str| {
+        let Err(response) = connect(path, &[]) else { panic!("{path} is accepted") };
+        response.assert_refusal(400, "bad_request", &[expected]);
+    };
+    refused("/v1/stream?format=xml", "format: invalid value \"xml\": expected json or binary");
+    refused("/v1/stream?json=1", "\"json\": unknown parameter: expected format, token");
 }

@@ -10,9 +10,9 @@
 //! ```
 //!
 //! A request is accepted whole or refused whole, and a refusal names the field, the value, and what is expected. Keys
-//! come in any order, keys that a request does not have are refused, of a repeated key the last counts. Nothing that a peer sends can panic,
-//! recurse, or cost more time and memory than in proportion to its length. Rate limits and permissions are not decided
-//! here.
+//! come in any order, keys that a request does not have are refused, of a repeated key the last counts. Nothing that a
+//! peer sends can panic, recurse, or cost more time and memory than in proportion to its length. Rate limits and
+//! permissions are not decided here.
 //!
 //! * Servers: [`parse_request`] for subscribers, [`parse_define`] for publishers, and [`reply`] for the replies.
 //! * Clients: [`subscribe_text`] and the other request texts, and [`Reply::parse`].

@@ -17,7 +17,8 @@ const TICKER: [&str; 8] = ["last_px", "open_px", "high_px", "low_px", "volume", 
 /// ```
 /// use tickcast_protocol::record::{Channel, FieldSet, PRICE_NONE, Quote, RecordHeader, RecordKind};
 /// let mut record = Vec::new();
-/// Quote { bid_px: 1, bid_sz: 2, ask_px: 3, ask_sz: 4 }.encode(&RecordHeader::of_feed(RecordKind::Quote, 1, 0), &mut record);
+/// let header = RecordHeader::of_feed(RecordKind::Quote, 1, 0);
+/// Quote { bid_px: 1, bid_sz: 2, ask_px: 3, ask_sz: 4 }.encode(&header, &mut record);
 /// FieldSet::named(Channel::Quote, "bid_sz").unwrap().hide(&mut record);
 /// assert_eq!(Quote::read(&record), Some(Quote { bid_px: 1, bid_sz: PRICE_NONE, ask_px: 3, ask_sz: 4 }));
 /// ```
