@@ -3,6 +3,7 @@
 //!
 //! `tests/clients/install` installs the tools of these suites. A suite whose tools are missing is reported as skipped.
 
+mod first_hour;
 mod javascript;
 mod python;
 mod rust;

@@ -71,3 +71,14 @@ test("another symbol shows no value of the former one, and the subscription ends
   await settled(() => root.unmount());
   expect(server.last.takeRequests()).toMatchObject([{ op: "unsubscribe", symbols: ["ETH-USD"] }]);
 });
+
+test("a client that has ended has no current values, which no event of an instrument says", async () => {
+  const State = (): ReactNode => useInstrumentState(client, "BTC-USD");
+  await act(async () => root.render(createElement(State)));
+  client.subscribe({ symbols: "BTC-USD" });
+  await settled(() => server.last.welcome());
+  await settled(() => server.last.grant([BTC]));
+  expect(element.textContent).toBe("LIVE");
+  await settled(() => client.close());
+  expect(element.textContent).toBe("STALE");
+});

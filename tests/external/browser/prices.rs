@@ -215,7 +215,7 @@ fn page_has_policy_etags_gzip_and_no_other_origins() {
     let log = page.ask("log", json!({}));
     let responses = log["responses"].as_array().expect("a list").clone();
     let origin = format!("http://{}", server.address);
-    for path in ["/", "/page.js", "/page.css", "/tickcast.js", "/favicon.svg"] {
+    for path in ["/", "/page.js", "/page.css", "/tickcast.js", "/tickcast-stream.js", "/favicon.svg"] {
         let answer = responses.iter().find(|answer| answer["url"] == format!("{origin}{path}"));
         let Some(answer) = answer else { panic!("{path} was not requested: {responses:#?}") };
         assert_eq!(answer["status"], 200, "{path}");
