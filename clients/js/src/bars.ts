@@ -4,7 +4,7 @@
  * What always holds: bars are in order, one for each time. The server's bars replace those that were built here; those
  * from before its restart, which it no longer has, stay. The newest bar of an answer is the *joint*: its prices are
  * right for any overlap of answer and trades, its volume has what came after the answer; once it is over, it is to be
- * requested again.
+ * requested once more.
  */
 
 /** One bar; `time` in Unix seconds. */
@@ -48,6 +48,8 @@ export class Bars {
   list: WholeBar[] = [];
   /** The time of the joint; NaN where its volume was corrected. */
   #joint = NaN;
+  /** The server has restarted here: of bars that began before it has at most a part. */
+  #keptUntil = -Infinity;
 
   constructor(readonly intervalS: number) {}
 
@@ -74,9 +76,21 @@ export class Bars {
     return last;
   }
 
-  /** True if the joint is over: its volume may lack some trades, or have them twice. */
+  /** True if the joint is over: its volume may lack some trades, or have them twice. {@link correct} is to be called. */
   get isDue(): boolean {
     return this.last !== undefined && this.#joint < this.last.time;
+  }
+
+  /** The bars from the joint up to the last one. */
+  get due(): number {
+    return (this.last!.time - this.#joint) / this.intervalS;
+  }
+
+  /** Takes bars of the server that are over: the joint, and those after it. The last one was built of all its trades. */
+  correct(bars: readonly WholeBar[]): void {
+    const whole = new Map(bars.filter(({ time }) => time >= this.#keptUntil).map((bar) => [bar.time, bar]));
+    this.list = this.list.map((bar) => whole.get(bar.time) ?? bar);
+    this.#joint = NaN;
   }
 
   /**
@@ -85,13 +99,15 @@ export class Bars {
    */
   join(bars: readonly WholeBar[], since: number, isRestarted: boolean): void {
     const [first, newest] = [bars[0], bars.at(-1)];
-    this.#joint = newest?.time ?? NaN;
+    if (isRestarted) this.#keptUntil = since;
+    this.#joint = newest !== undefined && newest.time >= this.#keptUntil ? newest.time : NaN;
     if (first === undefined || newest === undefined) return;
     const own = new Map(this.list.map((bar) => [bar.time, bar]));
     const joined = bars.map((bar) => {
       const former = own.get(bar.time);
-      const isPart = isRestarted && bar.time < since;
+      const isPart = bar.time < this.#keptUntil;
       if (former === undefined || !(isPart || bar === newest)) return bar;
+      if (isPart && !isRestarted) return former;
       return {
         ...{ time: bar.time, high: Math.max(former.high, bar.high), low: Math.min(former.low, bar.low) },
         open: isPart ? former.open : bar.open,

@@ -192,8 +192,41 @@ describe("lightweight-charts", () => {
       { time: MINUTE + 60, open: 2.4, high: 2.4, low: 2.4, close: 2.4 },
     ]);
     // Those of the trades before the restart, and those after it.
-    expect(volumes.filter(({ time }) => time === MINUTE).at(-1).value).toBeCloseTo(1.5 + 2 + 0.000_000_03, 10);
+    const volumeAt = (): number => volumes.filter(({ time }) => time === MINUTE).at(-1).value;
+    expect(volumeAt()).toBeCloseTo(1.5 + 2 + 0.000_000_03, 10);
+    // Later answers have that bar as the new server knows it: it stays as it is here.
+    const before = chart.bars;
+    server.last.packet([gap(3, 2, 1, 5), trade(3, 6, 240)], { epoch: 8 });
+    await settle();
+    expect(chart.bars.slice(0, 2)).toEqual(before.slice(0, 2));
+    expect(volumeAt()).toBeCloseTo(1.5 + 2 + 0.000_000_03, 10);
     expect(marked).toMatchObject([{ time: MINUTE, text: expect.stringMatching(/^server away .*20.* to .*20/) }]);
+    client.close();
+  });
+
+  test("a server that has no bar yet after its restart is marked at the first one", async () => {
+    let answer: object = history;
+    bars(() => answer);
+    const client = server.client({ pull: "immediate" });
+    const chart = series();
+    const marked: any[] = [];
+    const marks = { setMarkers: (list: any[]) => marked.splice(0, Infinity, ...list) };
+    followBars(client, chart, { symbol: "BTC-USD", history: "http://fake", marks });
+    await settle();
+    server.last.welcome();
+    server.last.grant([BTC, trade(1, 1, 260)]);
+    await settle();
+    answer = after;
+    server.last.closeWith(1006);
+    await settle(1000);
+    server.last.welcome(8);
+    server.last.grant([BTC], { epoch: 8 });
+    await settle();
+    expect([chart.bars.length, marked]).toEqual([2, []]);
+    vi.setSystemTime((MINUTE + 661) * 1000);
+    server.last.packet([trade(1, 1, 300)], { epoch: 8 });
+    await settle();
+    expect(marked.map(({ time }) => time)).toEqual([MINUTE + 660]);
     client.close();
   });
 
@@ -224,7 +257,9 @@ describe("lightweight-charts", () => {
   test("the volume of the bar in which the history ends is corrected once that bar is over", async () => {
     const asked = bars(() => history);
     const client = server.client({ pull: "immediate" });
-    const volume = { last: NaN, setData: () => {}, update: ({ value }: { value: number }) => (volume.last = value) };
+    const shown: { time: number; value: number }[] = [];
+    const setData = (list: typeof shown): void => void shown.push(...list);
+    const volume = { last: NaN, setData, update: ({ value }: { value: number }) => (volume.last = value) };
     followBars(client, series(), { symbol: "BTC-USD", history: "http://fake", volume });
     await settle();
     server.last.welcome();
@@ -237,6 +272,12 @@ describe("lightweight-charts", () => {
     vi.setSystemTime((MINUTE + 61) * 1000);
     server.last.packet([trade(1, 3, 300)]);
     await settle(1000);
+    // Only what is over, and once: the bar that is under way has all of its trades.
+    expect(asked.slice(1).map(({ search }) => search)).toEqual([`?interval_s=60&limit=1&to=${MINUTE + 60}`]);
+    expect(shown.filter(({ time }) => time === MINUTE).at(-1)!.value).toBe(1.5);
+    vi.setSystemTime((MINUTE + 121) * 1000);
+    server.last.packet([trade(1, 4, 300)]);
+    await settle(5000);
     expect(asked).toHaveLength(2);
     client.close();
   });

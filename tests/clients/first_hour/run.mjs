@@ -129,11 +129,31 @@ async function price(name, browser, url, port) {
     await page.locator(`[data-symbol="${symbol}"] [data-field=bid]`, { hasText: /^\d+(\.\d+)?$/ }).waitFor(WAIT);
   }
   assert.equal(await page.evaluate("client.worker"), "module", `${name}: the worker does not start`);
-  await page.locator("canvas").first().waitFor(WAIT);
   assert.deepEqual(errors, [], `${name}: the page has errors`);
   console.log(`${name}: first price after ${ms} ms`);
+  await restart(page, errors, server, () => serve(port, "--allow-origin", new URL(url).origin));
   await page.close();
+}
+
+/** The chart has the instrument's digits, and keeps its bars over a restart of the server, which it marks. */
+async function restart(page, errors, server, again) {
+  await page.waitForFunction("series.data().length > 1", null, WAIT).catch((error) => {
+    throw new Error(`${error}: ${errors}`);
+  });
+  const { precision, minMove } = await page.evaluate("series.options().priceFormat");
+  assert.deepEqual([precision, minMove], [5, 0.00001], "EURUSD has five decimals");
+  const first = await page.evaluate("series.data()[0]");
   await server.stop();
+  await page.locator("[data-phase=waiting]").waitFor(WAIT);
+  const bars = await page.evaluate("series.data().length");
+  const next = await again();
+  await page.waitForFunction(`marks.markers().length === 1 && series.data().length > ${bars}`, null, WAIT);
+  assert.deepEqual(await page.evaluate("series.data()[0]"), first, "the first bar is gone");
+  const times = await page.evaluate("volume.data().map(({ time }) => time)");
+  assert.deepEqual(times, await page.evaluate("series.data().map(({ time }) => time)"));
+  assert.match(await page.evaluate("marks.markers()[0].text"), /^server away /);
+  console.log(`the chart has kept ${bars} bars over a restart`);
+  await next.stop();
 }
 
 /** Starts a server at a port; its `stop` resolves with the log. */

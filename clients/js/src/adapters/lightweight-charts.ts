@@ -71,13 +71,15 @@ export interface BarOptions<Time = number> {
   signal?: AbortSignal;
 }
 
+/** The server's most bars of a request. */
+const BARS_MAX = 5000;
 const HISTORY: Rule = [
   (history) => history === null || urlOf("/", history) !== undefined,
   "an http or https URL, or null for no history",
 ];
 const COLORS: Rule = [(colors) => Array.isArray(colors) && colors.length === 2, "two colours"];
 const OPTIONS = {
-  ...{ symbol: SYMBOL, intervalS: count(1, 86_400), limit: count(1, 5000), history: HISTORY, signal: SIGNAL },
+  ...{ symbol: SYMBOL, intervalS: count(1, 86_400), limit: count(1, BARS_MAX), history: HISTORY, signal: SIGNAL },
   ...{ volume: having("setData", "update"), volumeColors: COLORS, marks: having("setMarkers") },
   ...{ chart: having("applyOptions", "timeScale"), timeZone: zoneRule },
 };
@@ -128,6 +130,7 @@ class Following<Time> {
   #epoch = 0;
   #isRestarted = false;
   readonly #marks: { time: number; text: string }[] = [];
+  #drawnMarks = 0;
   readonly #timeText: (seconds: number) => string;
 
   constructor(
@@ -172,7 +175,8 @@ class Following<Time> {
     if (bar === undefined) return;
     this.series.update(this.#shown(bar));
     this.options.volume?.update(this.#volume(bar));
-    if (this.#bars.isDue && this.options.history !== null) this.#seedLater(COMPLETE_MS);
+    if (this.#drawnMarks < this.#marks.length) this.#drawMarks();
+    if (this.#bars.isDue) this.#later(COMPLETE_MS, () => void this.#correct());
   }
 
   /** It was defined for the first time, again after a restart of the server, or with other exponents. */
@@ -197,10 +201,11 @@ class Following<Time> {
     this.series.applyOptions?.({ priceFormat: { type: "price", precision, minMove: Number(`1e-${precision}`) } });
   }
 
-  #seedLater(ms: number): void {
+  #later(ms: number, run: () => void): void {
+    if (this.options.history === null) return;
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined;
-      this.#seed();
+      run();
     }, ms);
   }
 
@@ -214,6 +219,21 @@ class Following<Time> {
     if (range !== null && range.from < SPARE_BARS && !this.#isWhole && !Number.isNaN(this.#oldest)) void this.#load();
   };
 
+  /** Loads the joint again, which is over. A restart of the server leaves it as it is: the new one has only a part of it. */
+  async #correct(): Promise<void> {
+    if (this.#isBusy || !this.#bars.isDue || this.#isRestarted) return;
+    this.#isBusy = true;
+    const { last, due } = this.#bars;
+    const history = await this.#request(last!.time, Math.min(Math.ceil(due), BARS_MAX));
+    this.#isBusy = false;
+    if (this.#own.signal.aborted) return;
+    if (history !== null && !this.#isRestarted) {
+      this.#bars.correct(barsOf(history));
+      this.#draw();
+    }
+    if (this.#isDue) void this.#load();
+  }
+
   /** One request after the other: the newest bars if they are due, else older ones. */
   async #load(): Promise<void> {
     if (this.#isBusy || this.options.history === null || this.#own.signal.aborted) return;
@@ -225,7 +245,7 @@ class Following<Time> {
     if (this.#own.signal.aborted) return;
     // Without history the chart begins with the next trade.
     if (isNewest) this.#failures = history === null ? this.#failures + 1 : 0;
-    if (history === null) this.#seedLater(Math.min(AGAIN_MOST_MS, AGAIN_MS * 2 ** this.#failures));
+    if (history === null) this.#later(Math.min(AGAIN_MOST_MS, AGAIN_MS * 2 ** this.#failures), () => this.#seed());
     else if (isNewest) this.#takeNewest(history);
     else this.#takeOlder(history);
     if (this.#isDue) void this.#load();
@@ -259,9 +279,16 @@ class Following<Time> {
     const { list } = this.#bars;
     this.series.setData(list.map((bar) => this.#shown(bar)));
     this.options.volume?.setData(list.map((bar) => this.#volume(bar)));
+    this.#drawMarks();
+  }
+
+  /** A mark is at a bar: one without a bar after it waits for that. */
+  #drawMarks(): void {
+    const { list } = this.#bars;
     const at = (since: number): number | undefined =>
       list.find(({ time }) => time + this.#bars.intervalS > since)?.time;
     const marks = this.#marks.map(({ time, text }) => ({ time: at(time), text })).filter(({ time }) => time !== undefined);
+    this.#drawnMarks = marks.length;
     const look = { position: "aboveBar", shape: "square", color: MARK_COLOR } as const;
     this.options.marks?.setMarkers(marks.map(({ time, text }) => ({ ...look, time: time as unknown as Time, text })));
   }
@@ -276,8 +303,8 @@ class Following<Time> {
   }
 
   /** The newest bars, or those before a second; null where there is no answer. */
-  async #request(to?: number): Promise<BarHistory | null> {
-    const { symbol, history, limit = 500 } = this.options;
+  async #request(to?: number, limit = this.options.limit ?? 500): Promise<BarHistory | null> {
+    const { symbol, history } = this.options;
     const before = to === undefined ? "" : `&to=${to}`;
     const query = `interval_s=${this.#bars.intervalS}&limit=${limit}${before}`;
     try {

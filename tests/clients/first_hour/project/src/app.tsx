@@ -1,4 +1,11 @@
-import { CandlestickSeries, createChart } from "lightweight-charts";
+import {
+  CandlestickSeries,
+  createChart,
+  createSeriesMarkers,
+  HistogramSeries,
+  type Time,
+  type UTCTimestamp,
+} from "lightweight-charts";
 import { useEffect, useRef, useState } from "react";
 import { connect, type ClientError } from "tickcast";
 import { followBars } from "tickcast/adapters/lightweight-charts";
@@ -36,8 +43,16 @@ function Status() {
 function Chart({ symbol }: { symbol: string }) {
   const element = useRef<HTMLDivElement>(null);
   useEffect(() => {
-    const chart = createChart(element.current!, { width: 600, height: 300 });
-    const end = followBars(client, chart.addSeries(CandlestickSeries), { symbol, intervalS: 1, history: server, chart });
+    const chart = createChart(element.current!, { width: 600, height: 300, timeScale: { timeVisible: true } });
+    const series = chart.addSeries(CandlestickSeries);
+    const volume = chart.addSeries(HistogramSeries, { priceFormat: { type: "volume" }, priceScaleId: "" });
+    volume.priceScale().applyOptions({ scaleMargins: { top: 0.8, bottom: 0 } });
+    const marks = createSeriesMarkers<Time>(series, []);
+    const end = followBars<UTCTimestamp>(client, series, {
+      ...{ symbol, intervalS: 1, history: server },
+      ...{ chart, volume, marks, timeZone: "local" },
+    });
+    Object.assign(globalThis, { series, volume, marks });
     return () => {
       end();
       chart.remove();
