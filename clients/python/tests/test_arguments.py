@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import struct
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum
 from types import SimpleNamespace
@@ -22,6 +24,7 @@ from tickcast.publish import LEVELS_MAX
 from tickcast.records import Instrument
 from tickcast.subscriptions import check
 
+NOW = 1_763_700_000_123_456_789
 HUGE = 1 << 16_000_000
 
 
@@ -41,6 +44,7 @@ def publisher() -> Publisher:
     one: Any = Publisher(Endpoint("ws://127.0.0.1:1/v1/publish"))
     one._socket = Sent()
     one._instruments["X"] = Instrument(1, "X", "", -2, -3)
+    one._instruments["HUNDREDS"] = Instrument(2, "HUNDREDS", "", 2, 0)
     kept: Publisher = one
     return kept
 
@@ -112,16 +116,16 @@ def test_exact_numbers_become_mantissas(value: Any, exponent: int, expected: int
 )
 async def test_wrong_numbers_are_named(publisher: Publisher, value: Any, error: type[Exception], message: str) -> None:
     calls: list[tuple[str, Callable[[], Awaitable[Any]]]] = [
-        ("ask: ", lambda: publisher.quote("X", ask=value)),
-        ("bid_size: ", lambda: publisher.quote("X", bid_size=value)),
-        ("price: ", lambda: publisher.trade("X", value, 1)),
-        ("size: ", lambda: publisher.trade("X", 1, value)),
-        ("high_px: ", lambda: publisher.ticker("X", high_px=value)),
-        ("volume: ", lambda: publisher.ticker("X", volume=value)),
-        ("bids[1] price: ", lambda: publisher.book("X", bids=[(1, 1), (value, 1)])),
-        ("asks[0] size: ", lambda: publisher.book("X", asks=[(1, value)])),
-        ("tick_size: ", lambda: publisher.define("Y", px_exp=-2, sz_exp=0, tick_size=value)),
-        ("lot_size: ", lambda: publisher.define("Y", px_exp=-2, sz_exp=0, lot_size=value)),
+        ("X: ask: ", lambda: publisher.quote("X", ask=value)),
+        ("X: bid_size: ", lambda: publisher.quote("X", bid_size=value)),
+        ("X: price: ", lambda: publisher.trade("X", value, 1)),
+        ("X: size: ", lambda: publisher.trade("X", 1, value)),
+        ("X: high_px: ", lambda: publisher.ticker("X", high_px=value)),
+        ("X: volume: ", lambda: publisher.ticker("X", volume=value)),
+        ("X: bids[1] price: ", lambda: publisher.book("X", bids=[(1, 1), (value, 1)])),
+        ("X: asks[0] size: ", lambda: publisher.book("X", asks=[(1, value)])),
+        ("Y: tick_size: ", lambda: publisher.define("Y", px_exp=-2, sz_exp=0, tick_size=value)),
+        ("Y: lot_size: ", lambda: publisher.define("Y", px_exp=-2, sz_exp=0, lot_size=value)),
     ]
     for name, call in calls:
         with pytest.raises(error) as raised:
@@ -136,18 +140,18 @@ def calls_of_a_publisher(of: Publisher, wrong: Any) -> list[tuple[str, Callable[
     """Each argument that is no number, with a value that is wrong for all of them."""
     return [
         ("symbol: ", lambda: of.quote(wrong)),
-        ("ts_event: ", lambda: of.quote("X", ts_event=wrong)),
-        ("ts_event: ", lambda: of.book("X", ts_event=wrong)),
-        ("trade_id: ", lambda: of.trade("X", 1, 1, trade_id=wrong)),
-        ("side: ", lambda: of.trade("X", 1, 1, side=wrong)),
-        ("bids", lambda: of.book("X", bids=wrong)),
-        ("asks[0]", lambda: of.book("X", asks=[wrong])),
-        ("snapshot: ", lambda: of.book("X", snapshot=wrong)),
-        ("payload: ", lambda: of.raw("X", wrong)),
+        ("X: ts_event: ", lambda: of.quote("X", ts_event=wrong)),
+        ("X: ts_event: ", lambda: of.book("X", ts_event=wrong)),
+        ("X: trade_id: ", lambda: of.trade("X", 1, 1, trade_id=wrong)),
+        ("X: side: ", lambda: of.trade("X", 1, 1, side=wrong)),
+        ("X: bids", lambda: of.book("X", bids=wrong)),
+        ("X: asks[0]", lambda: of.book("X", asks=[wrong])),
+        ("X: snapshot: ", lambda: of.book("X", snapshot=wrong)),
+        ("X: payload: ", lambda: of.raw("X", wrong)),
         ("symbol: ", lambda: of.define(wrong, px_exp=0, sz_exp=0)),
-        ("venue: ", lambda: of.define("Y", px_exp=0, sz_exp=0, venue=wrong)),
-        ("px_exp: ", lambda: of.define("Y", px_exp=wrong, sz_exp=0)),
-        ("sz_exp: ", lambda: of.define("Y", px_exp=0, sz_exp=wrong)),
+        ("Y: venue: ", lambda: of.define("Y", px_exp=0, sz_exp=0, venue=wrong)),
+        ("Y: px_exp: ", lambda: of.define("Y", px_exp=wrong, sz_exp=0)),
+        ("Y: sz_exp: ", lambda: of.define("Y", px_exp=0, sz_exp=wrong)),
     ]
 
 
@@ -155,10 +159,8 @@ def calls_of_a_publisher(of: Publisher, wrong: Any) -> list[tuple[str, Callable[
 async def test_every_argument_of_a_publisher_is_checked(publisher: Publisher, wrong: Any) -> None:
     for name, call in calls_of_a_publisher(publisher, wrong):
         with pytest.raises((ValueError, TypeError)) as raised:
-            if name == "px_exp: " and wrong == -1:
+            if name in ("Y: px_exp: ", "Y: sz_exp: ") and wrong == -1:
                 raise ValueError(name)  # a right exponent
-            if name == "sz_exp: " and wrong == -1:
-                raise ValueError(name)
             await call()
         text = str(raised.value)
         assert text.startswith(name) and len(text) < 300
@@ -183,9 +185,39 @@ async def test_every_argument_of_a_publisher_is_checked(publisher: Publisher, wr
         (lambda of: of.book("X", asks=itertools.repeat((1, 2))), f"asks: more than {LEVELS_MAX} elements"),
         (lambda of: of.book("X", bids=[(1, 1)] * LEVELS_MAX, asks=[(2, 1)]), "bids, asks: 21844 levels: expected at"),
         (lambda of: of.book("X", snapshot=1), "snapshot: 1 is of the type int: expected True or False"),
-        (lambda of: of.trade("X", 1, 1, side="buy"), "side: unknown 'buy': expected one of B, S, N"),
-        (lambda of: of.trade("X", 1, 1, trade_id=True), "trade_id: True is of the type bool"),
-        (lambda of: of.trade("X", 1, 1, ts_event=1e18), r"ts_event: 1e\+18 is of the type float"),
+        (lambda of: of.trade("X", 1, 1, side="bid"), "X: side: unknown 'bid': expected one of B or buy, S or sell, N"),
+        (lambda of: of.trade("X", 1, 1, side=""), "X: side: unknown '': expected one of B or buy"),
+        (lambda of: of.trade("X", 1, 1, trade_id=True), "X: trade_id: True is of the type bool"),
+        (lambda of: of.trade("X", 1, 1, trade_id=-1), "X: trade_id: -1 is out of range: expected 0 to"),
+        (lambda of: of.trade("X", 1, 1, ts_event=1e18), r"X: ts_event: 1e\+18 is of the type float"),
+        (
+            lambda of: of.trade("X", 1, 1, ts_event=1_763_700_000),
+            "ts_event: 1763700000 looks like seconds: expected an",
+        ),
+        (lambda of: of.trade("X", 1, 1, ts_event=1_763_700_000_000), "ts_event: 1763700000000 looks like milliseconds"),
+        (
+            lambda of: of.quote("X", ts_event=1_763_700_000_000_000),
+            "ts_event: 1763700000000000 looks like microseconds",
+        ),
+        (lambda of: of.quote("X", ts_event=datetime(2026, 1, 1)), "ts_event: 2026-01-01 00:00:00 has no time zone"),
+        (
+            lambda of: of.quote("X", ts_event=datetime(1969, 1, 1, tzinfo=UTC)),
+            "X: ts_event: 1969-01-01 .* of the years",
+        ),
+        (
+            lambda of: of.quote("X", ts_event=datetime(2263, 1, 1, tzinfo=UTC)),
+            "X: ts_event: 2263-01-01 .* of the years",
+        ),
+        (
+            lambda of: of.quote("X", ts_event="2026-01-01"),
+            "ts_event: '2026-01-01' is of the type str: expected an int of",
+        ),
+        (lambda of: of.quote("X", bid=""), "X: bid: '' is no finite number"),
+        (lambda of: of.define("Y", px_exp=10**6, sz_exp=0), "Y: px_exp: 1000000 is out of range: expected -18 to 18"),
+        (
+            lambda of: of.quote("HUNDREDS", bid="100.51"),
+            r"HUNDREDS: bid: '100.51' has too .* 10\*\*2; the exponent of .* -2",
+        ),
         (lambda of: of.raw("X", 10**9), "payload: 1000000000 is of the type int: expected bytes"),
         (lambda of: of.raw("X", bytes(2**19)), "payload: 524288 bytes are too long: expected at most 524240"),
         (lambda of: of.define("Y", px_exp=19, sz_exp=0), "px_exp: 19 is out of range: expected -18 to 18"),
@@ -206,7 +238,7 @@ async def test_a_wrong_call_of_a_publisher_is_named(publisher: Publisher, call: 
 
 async def test_numbers_of_other_types_are_accepted(publisher: Publisher) -> None:
     np = pytest.importorskip("numpy")
-    await publisher.trade("X", np.int64(5), np.uint8(2), trade_id=np.uint64(2**64 - 1), ts_event=np.int64(7))
+    await publisher.trade("X", np.int64(5), np.uint8(2), trade_id=np.uint64(2**64 - 1), ts_event=np.int64(NOW))
     await publisher.trade("X", Many.ONE, Decimal(2), trade_id=Many.ONE, side="B")
     await publisher.trade("X", Word.ONE, 1, side=Word.BUY)
     assert publisher._parts.pop()[56:57] == b"B"
@@ -219,10 +251,73 @@ async def test_numbers_of_other_types_are_accepted(publisher: Publisher) -> None
     await publisher.ticker("X", last_px="-12.5", volume=None)
     assert len(publisher._parts) == 5
     for wrong in (np.float64(1), np.float32(1), np.bool_(True), np.array([1, 2]), np.datetime64("2026-01-01")):
-        with pytest.raises(TypeError, match="price: "):
+        with pytest.raises(TypeError, match="X: price: "):
             await publisher.trade("X", wrong, 1)
-        with pytest.raises(TypeError, match="ts_event: "):
+    no_times: list[Any] = [np.float64(1), np.bool_(True), np.array([1, 2]), np.timedelta64(1, "s"), "", None, True]
+    for wrong in no_times:
+        with pytest.raises(TypeError, match="X: ts_event: "):
             await publisher.trade("X", 1, 1, ts_event=wrong)
+
+
+async def test_times_of_other_types_are_accepted(publisher: Publisher) -> None:
+    np, pd = pytest.importorskip("numpy"), pytest.importorskip("pandas")
+    micros = NOW // 1000 * 1000
+    for time, expected in (
+        (datetime.fromtimestamp(1_763_700_000, UTC).replace(microsecond=123_456), micros),
+        (datetime.fromtimestamp(1_763_700_000, timezone(timedelta(hours=5))).replace(microsecond=123_456), micros),
+        (np.datetime64(NOW, "ns"), NOW),
+        (np.datetime64("2025-11-21T04:40:00"), 1_763_700_000 * 10**9),
+        (pd.Timestamp(NOW, tz="UTC"), NOW),
+        (pd.Timestamp(NOW, tz="UTC").tz_convert("Asia/Tokyo"), NOW),
+        (pd.Timestamp(NOW, tz="UTC").as_unit("us"), micros),
+        (np.uint64(NOW), NOW),
+        (0, 0),
+    ):
+        await publisher.trade("X", 1, 1, ts_event=time)
+        assert struct.unpack_from("<Q", publisher._parts.pop(), 16) == (expected,), time
+    for wrong, message in (
+        (pd.NaT, "NaT is no time"),
+        (np.datetime64("NaT"), "NaT is no time"),
+        (pd.Timestamp(NOW), "2025-11-21 04:40:00.123456789 has no time zone"),
+        (np.datetime64("2300-01-01"), "2300-01-01 is out of range"),
+        (np.datetime64("2570-01-01"), "2570-01-01 is out of range"),
+        (np.datetime64("1960-01-01"), "1960-01-01 is out of range"),
+    ):
+        with pytest.raises(ValueError, match=f"X: ts_event: {message}"):
+            await publisher.trade("X", 1, 1, ts_event=wrong)
+
+
+@pytest.mark.parametrize(("side", "letter"), [("buy", b"B"), ("SELL", b"S"), ("b", b"B"), ("S", b"S"), ("N", b"N")])
+async def test_sides_are_words_or_letters(publisher: Publisher, side: str, letter: bytes) -> None:
+    await publisher.trade("X", 1, 1, side=side)
+    assert publisher._parts.pop()[56:57] == letter
+
+
+@pytest.mark.parametrize(
+    ("quote", "message"),
+    [
+        ({"bid": "100.52", "ask": "100.51"}, "X: bid: 100.52 is above the ask 100.51: expected less"),
+        ({"bid": 0, "ask": 1}, "X: bid: 0: expected no price where there is no bid"),
+        ({"bid": 1, "ask": "0.00"}, "X: ask: 0: expected no price where there is no ask"),
+        ({"bid": 1, "bid_size": 0}, "X: bid_size: 0: expected no bid without a size"),
+        ({"ask": 1, "ask_size": "0"}, "X: ask_size: 0: expected no ask without a size"),
+    ],
+)
+async def test_doubtful_quotes_are_published_with_one_warning(
+    publisher: Publisher, quote: dict[str, Any], message: str
+) -> None:
+    with pytest.warns(tickcast.QuoteWarning) as warned:
+        for _ in range(3):
+            await publisher.quote("X", **quote)
+    assert [str(one.message) for one in warned if message in str(one.message)] == [str(warned[0].message)]
+    assert warned[0].filename == __file__, "it is attributed to the call of the program"
+    assert len(publisher._parts) == 3
+
+
+async def test_usual_quotes_are_published_without_a_warning(publisher: Publisher) -> None:
+    for quote in ({"bid": 1, "ask": 1}, {"ask": "-0.01", "bid": "-0.02"}, {"bid": 5}, {"ask": 5, "ask_size": 1}, {}):
+        await publisher.quote("X", **quote)
+    assert len(publisher._parts) == 5
 
 
 SYMBOLS = [

@@ -109,6 +109,18 @@ async def test_cancelled_calls_publish_a_record_whole_or_not_at_all() -> None:
     assert one.code == 1000
 
 
+async def test_a_flush_after_a_packet_that_has_just_been_sent_sends_the_next() -> None:
+    async with sink() as (one, publisher):
+        await publisher.trade("X", 1, 1)
+        publisher._start_sending()
+        await publisher.trade("X", 2, 1)
+        # The task has ended, and what follows its end has not run.
+        await asyncio.sleep(0)
+        assert publisher._sending is not None and publisher._sending.done()
+        await publisher.flush()
+        await until(lambda: len(one.trades()) == 2)
+
+
 async def test_a_cancelled_definition_is_completed() -> None:
     async with sink() as (one, publisher):
         one.answers.clear()

@@ -13,16 +13,26 @@ import re
 import reprlib
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # An exact number. Floats are not exact, and raise TypeError.
 Number: TypeAlias = Decimal | int | str
+# Of pandas and numpy as well: a Timestamp is a datetime.
+Time: TypeAlias = "int | datetime | np.datetime64"
 
 # The server's limit of a name is a setting, which cannot be above this.
 NAME_BYTES_MAX = 255
 EXPONENT_MAX = 18
 ABSENT = -(2**63)
+# Earlier numbers, of the years 1970 to 1973, are times of now in a larger unit.
+TIME_NS_MIN, TIME_NS_MAX = 10**17, 2**63 - 1
+TIME = "an int of ns since the Unix epoch, 0 for none, or a datetime with a time zone"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SHOWN_MAX = 60
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,12})?")
 
@@ -71,8 +81,46 @@ def exponent(name: str, value: object) -> int:
 
 
 def time_ns(name: str, value: object) -> int:
-    """A time in ns since the Unix epoch."""
-    return integer(name, value, 0, 2**64 - 1, "an int, ns since the Unix epoch, or 0 for none")
+    """A time as ns since the Unix epoch: an int of these, 0 for none, a datetime or a Timestamp of pandas with a time
+    zone, or a datetime64 of numpy, which is UTC."""
+    if isinstance(value, datetime):
+        number = _of_datetime(name, value)
+    elif (type(value).__module__, type(value).__name__) == ("numpy", "datetime64"):
+        number = _of_datetime64(name, value)
+    else:
+        return _epoch_ns(name, integer(name, value, 0, TIME_NS_MAX, TIME))
+    if not 0 < number <= TIME_NS_MAX:
+        raise ValueError(f"{name}: {value} is out of range: expected a time of the years 1970 to 2262")
+    return number
+
+
+def _epoch_ns(name: str, number: int) -> int:
+    if 0 < number < TIME_NS_MIN:
+        unit = "seconds" if number < 10**11 else "milliseconds" if number < 10**14 else "microseconds"
+        raise ValueError(f"{name}: {number} looks like {unit}: expected {TIME}")
+    return number
+
+
+def _of_datetime(name: str, value: datetime) -> int:
+    if value != value:
+        raise ValueError(f"{name}: NaT is no time: expected {TIME}")
+    if value.tzinfo is None:
+        raise ValueError(f"{name}: {value} has no time zone: expected one, as datetime.now(timezone.utc) has")
+    exact: int | None = getattr(value, "value", None)
+    if exact is not None:
+        # A Timestamp of pandas, which has nanoseconds.
+        return int(exact)
+    since = value - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1000
+
+
+def _of_datetime64(name: str, value: Any) -> int:
+    if value != value:
+        raise ValueError(f"{name}: NaT is no time: expected {TIME}")
+    exact = value.astype("datetime64[ns]")
+    if exact.astype(value.dtype) != value:
+        raise ValueError(f"{name}: {value} is out of range: expected a time of the years 1970 to 2262")
+    return int(exact.astype("int64"))
 
 
 def seconds(name: str, value: object, *, zero: bool = False) -> float:
@@ -124,6 +172,18 @@ def some_of(name: str, value: object, choices: tuple[str, ...]) -> tuple[str, ..
     if not chosen:
         raise ValueError(f"{name}: empty list: expected {expected}")
     return chosen
+
+
+_SIDES = {"b": "B", "buy": "B", "s": "S", "sell": "S", "n": "N"}
+
+
+def side(name: str, value: object) -> str:
+    """The letter of an aggressor's side."""
+    expected = "one of B or buy, S or sell, N for unknown"
+    letter = _SIDES.get(text(name, value, expected).lower())
+    if letter is None:
+        raise ValueError(f"{name}: unknown {shown(value)}: expected {expected}")
+    return letter
 
 
 def headers(name: str, value: object) -> dict[str, str]:
@@ -271,7 +331,8 @@ def _out_of_range(name: str, value: object, at: int) -> ValueError:
 
 
 def _rounded(name: str, value: object, at: int) -> ValueError:
-    return ValueError(f"{name}: {shown(value)} has too many decimals: expected a multiple of 10**{at}")
+    hint = "; the exponent of a number with 2 decimals is -2" if at > 0 else ""
+    return ValueError(f"{name}: {shown(value)} has too many decimals: expected a multiple of 10**{at}{hint}")
 
 
 def _of_int(name: str, value: object, at: int) -> int:
@@ -291,7 +352,7 @@ def _of_int(name: str, value: object, at: int) -> int:
 
 def _of_decimal(name: str, value: Decimal | str, at: int) -> int:
     """Compares the places of the first and the last digit before it computes with the number."""
-    number = _parsed(name, value)
+    number = parsed(name, value)
     if number.is_zero():
         return 0
     if number.adjusted() - at > 19:
@@ -313,7 +374,8 @@ def _power(of: int) -> int:
     return power
 
 
-def _parsed(name: str, value: Decimal | str) -> Decimal:
+def parsed(name: str, value: Decimal | str) -> Decimal:
+    """A finite number."""
     if isinstance(value, str):
         if not _DECIMAL.fullmatch(value):
             raise ValueError(f"{name}: {shown(value)} is no finite number: expected a decimal number, as '61837.63'")

@@ -48,6 +48,10 @@ class TokenError(TickcastError):
     """The program's function for tokens has failed, or has returned something that is no token."""
 
 
+class QuoteWarning(UserWarning):
+    """A quote that is published is crossed, or has a price or size of 0. It is published all the same."""
+
+
 class ConcurrentReadError(TickcastError):
     """Two readers of one client at a time: each would get a part of the stream."""
 

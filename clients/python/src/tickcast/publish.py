@@ -13,21 +13,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import ssl
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from struct import Struct
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Literal, TypeVar, cast
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from . import arguments, http, wire
-from .arguments import Number, amount, size
+from .arguments import ABSENT, Number, Time, amount, size
 from .arguments import mantissa as mantissa
 from .connection import Endpoint, closed
+from .doubts import Doubts
 from .errors import ClosedError, ProtocolError, RejectedError, TickcastError
 from .records import LAST, Instrument
 
@@ -41,9 +43,29 @@ _LEVEL = Struct("<qqc7x")
 _RAW = Struct("<I4x")
 # The size at which a packet is sent, far below the server's limit of a message.
 FLUSH_BYTES = 32 * 1024
+# The rows of a frame that are kept at a time.
+FRAME_ROWS = 128
 RECORD_BYTES_MAX = 65535 * 8
 LEVELS_MAX = (RECORD_BYTES_MAX - 40) // wire.LEVEL_BYTES
 _TICKER_FIELDS = ("last_px", "open_px", "high_px", "low_px", "volume", "turnover", "bid_px", "ask_px")
+
+
+Call = TypeVar("Call", bound=Callable[..., Awaitable[Any]])
+
+
+def _naming_symbol(call: Call) -> Call:
+    """The errors of a call name its symbol."""
+
+    @functools.wraps(call)
+    async def named(self: Publisher, symbol: str, *args: Any, **options: Any) -> Any:
+        try:
+            return await call(self, symbol, *args, **options)
+        except (TypeError, ValueError) as error:
+            if type(error) not in (TypeError, ValueError) or str(error).startswith("symbol: "):
+                raise
+            raise type(error)(f"{symbol}: {error}") from None
+
+    return cast("Call", named)
 
 
 class Publisher:
@@ -62,7 +84,9 @@ class Publisher:
         self._instruments: dict[str, Instrument] = {}
         self._defining: dict[str, asyncio.Task[Instrument]] = {}
         self._parts: list[bytes] = []
+        self._count = 0
         self._bytes = 0
+        self._doubts = Doubts()
         self._ended: TickcastError | None = None
 
     async def open(self) -> Publisher:
@@ -106,6 +130,7 @@ class Publisher:
     ) -> None:
         await self.close()
 
+    @_naming_symbol
     async def define(
         self,
         symbol: str,
@@ -157,6 +182,7 @@ class Publisher:
             # It is raised by the call, unless that was cancelled.
             task.exception()
 
+    @_naming_symbol
     async def quote(
         self,
         symbol: str,
@@ -165,21 +191,29 @@ class Publisher:
         bid_size: Number | None = None,
         ask: Number | None = None,
         ask_size: Number | None = None,
-        ts_event: int = 0,
+        ts_event: Time = 0,
     ) -> None:
-        """Publishes the best bid and offer. A side without arguments is absent."""
+        """Publishes the best bid and offer. A side without arguments is absent.
+
+        A quote that is crossed, or has a price or size of 0, is published with a `QuoteWarning`, the first time for
+        each instrument.
+        """
 
         def body(of: Instrument) -> bytes:
             bids = mantissa(bid, of.px_exp, "bid"), size("bid_size", bid_size, of.sz_exp)
-            return _QUOTE.pack(*bids, mantissa(ask, of.px_exp, "ask"), size("ask_size", ask_size, of.sz_exp))
+            asks = mantissa(ask, of.px_exp, "ask"), size("ask_size", ask_size, of.sz_exp)
+            if 0 in (*bids, *asks) or bids[0] > asks[0] != ABSENT:
+                self._doubts.about_quote(of, bids, asks)
+            return _QUOTE.pack(*bids, *asks)
 
         await self._push(wire.QUOTE, symbol, body, ts_event)
 
+    @_naming_symbol
     async def trade(
-        self, symbol: str, price: Number, size: Number, *, trade_id: int = 0, side: str = "N", ts_event: int = 0
+        self, symbol: str, price: Number, size: Number, *, trade_id: int = 0, side: str = "N", ts_event: Time = 0
     ) -> None:
-        """Publishes a trade. `side` is the aggressor's: `B` buys, `S` sells, `N` unknown."""
-        letter = arguments.one_of("side", side, ("B", "S", "N")).encode()
+        """Publishes a trade. `side` is the aggressor's: `B` or `buy`, `S` or `sell`, `N` unknown."""
+        letter = arguments.side("side", side).encode()
         number = arguments.integer("trade_id", trade_id, 0, 2**64 - 1)
 
         def body(of: Instrument) -> bytes:
@@ -188,7 +222,8 @@ class Publisher:
 
         await self._push(wire.TRADE, symbol, body, ts_event)
 
-    async def ticker(self, symbol: str, *, ts_event: int = 0, **amounts: Number | None) -> None:
+    @_naming_symbol
+    async def ticker(self, symbol: str, *, ts_event: Time = 0, **amounts: Number | None) -> None:
         """Publishes 24 h statistics: last_px, open_px, high_px, low_px, volume, turnover, bid_px, ask_px."""
         unknown = set(amounts) - set(_TICKER_FIELDS)
         if unknown:
@@ -203,6 +238,7 @@ class Publisher:
             wire.TICKER, symbol, lambda of: _TICKER.pack(*(field(name, of) for name in _TICKER_FIELDS)), ts_event
         )
 
+    @_naming_symbol
     async def book(
         self,
         symbol: str,
@@ -210,7 +246,7 @@ class Publisher:
         bids: Iterable[tuple[Number, Number]] = (),
         asks: Iterable[tuple[Number, Number]] = (),
         snapshot: bool = False,
-        ts_event: int = 0,
+        ts_event: Time = 0,
     ) -> None:
         """Publishes levels as (price, size): size 0 removes a level, and `snapshot` replaces the book."""
         kind = b"S" if arguments.boolean("snapshot", snapshot) else b"D"
@@ -233,7 +269,8 @@ class Publisher:
 
         await self._push(wire.BOOK, symbol, body, ts_event)
 
-    async def raw(self, symbol: str, payload: bytes | bytearray | memoryview, *, ts_event: int = 0) -> None:
+    @_naming_symbol
+    async def raw(self, symbol: str, payload: bytes | bytearray | memoryview, *, ts_event: Time = 0) -> None:
         """Publishes bytes that the server does not interpret."""
         if not isinstance(payload, (bytes, bytearray, memoryview)):
             kind = type(payload).__name__
@@ -244,6 +281,41 @@ class Publisher:
             raise ValueError(f"payload: {len(copied)} bytes are too long: expected at most {most}")
         whole = _RAW.pack(len(copied)) + copied
         await self._push(wire.RAW, symbol, lambda _: whole + bytes(-len(whole) % 8), ts_event)
+
+    async def publish_frame(
+        self,
+        channel: Literal["quote", "trade", "ticker"],
+        frame: Any,
+        *,
+        symbol: str | None = None,
+        round: bool = False,
+    ) -> int:
+        """Publishes the rows of a DataFrame of pandas or polars, a Table of Arrow or a dict of columns; returns their
+        number.
+
+        The columns have the names of the arguments of `quote`, `trade` and `ticker`, or of a collected frame, and the
+        instruments are in a column `symbol`, or are the one of the argument. A float stands for the decimal number that
+        it is the nearest float of. Values with more decimals than the instrument are rounded with `round=True`, and
+        raise an error otherwise. All rows are checked before the first is published. A call that is cancelled has
+        published the first ones, or none. Needs `pip install tickcast[numpy]`.
+        """
+        from . import encode, tables
+
+        table = tables.read(channel, frame, symbol)
+        is_rounded = arguments.boolean("round", round)
+        of = [self._of(one) for one in table.symbols]
+        rows = encode.records(table, of, self._doubts, is_rounded=is_rounded)
+        self._check_open()
+        at = 0
+        while at < len(rows):
+            await self._until_space(*table.symbols)
+            latest = [self._of(one) for one in table.symbols]
+            if any(one is not before for one, before in zip(latest, of, strict=True)):
+                of, rows = latest, encode.records(table, latest, self._doubts, is_rounded=is_rounded)
+            part = rows[at : at + FRAME_ROWS]
+            self._keep(part.tobytes(), len(part))
+            at += len(part)
+        return len(rows)
 
     async def heartbeat(self) -> None:
         """Sends a heartbeat. The server marks the instruments of a publisher as stale after a silence of its
@@ -271,16 +343,19 @@ class Publisher:
     def _start_sending(self) -> None:
         """Sends the pending records, if nothing is being sent."""
         if self._parts and self._sending is None:
-            head = _PACKET.pack(wire.VERSION, 0, len(self._parts), 0, 0, 0)
+            head = _PACKET.pack(wire.VERSION, 0, self._count, 0, 0, 0)
             packet = head + b"".join(self._parts)
-            self._parts, self._bytes = [], 0
+            self._parts, self._count, self._bytes = [], 0, 0
             self._sending = asyncio.create_task(self._send_whole(packet), name="tickcast publisher's packet")
             self._sending.add_done_callback(self._sent)
 
     async def _until_sent(self) -> None:
         """Waits until the present packet is sent; raises why it could not be sent."""
-        if self._sending is not None:
-            await asyncio.shield(self._sending)
+        if (sending := self._sending) is not None:
+            # `_sent` runs before this returns, also if the task has ended already.
+            await asyncio.wait({sending})
+            if not sending.cancelled() and (error := sending.exception()) is not None:
+                raise error
         self._check_open()
 
     def _sent(self, task: asyncio.Task[None]) -> None:
@@ -288,27 +363,37 @@ class Publisher:
         if not task.cancelled() and isinstance(error := task.exception(), ClosedError):
             self._ended = self._ended or error
 
-    async def _push(self, kind: int, symbol: str, body: Callable[[Instrument], bytes], ts_event: int) -> None:
+    async def _push(self, kind: int, symbol: str, body: Callable[[Instrument], bytes], ts_event: object) -> None:
         """Keeps a record, after waiting for space and for a definition of its instrument."""
         at_ns = arguments.time_ns("ts_event", ts_event)
         of = self._of(symbol)
         # Wrong arguments are reported before anything is waited for.
         encoded = body(of)
         self._check_open()
+        await self._until_space(symbol)
+        if of is not (latest := self._of(symbol)):
+            of, encoded = latest, body(latest)
+        record = _HEADER.pack((wire.HEADER_BYTES + len(encoded)) // 8, kind, LAST, of.id, 0, at_ns, 0) + encoded
+        self._keep(record, 1)
+
+    async def _until_space(self, *symbols: str) -> None:
+        """Waits for space, and for the definitions of some symbols."""
         while True:
-            if (defining := self._defining.get(symbol)) is not None:
-                await asyncio.wait({defining})
+            defining = {self._defining[one] for one in symbols if one in self._defining}
+            if defining:
+                await asyncio.wait(defining)
             elif self._bytes >= FLUSH_BYTES:
                 await self._until_sent()
                 self._start_sending()
             else:
                 break
         self._check_open()
-        if of is not (latest := self._of(symbol)):
-            of, encoded = latest, body(latest)
-        record = _HEADER.pack((wire.HEADER_BYTES + len(encoded)) // 8, kind, LAST, of.id, 0, at_ns, 0) + encoded
-        self._parts.append(record)
-        self._bytes += len(record)
+
+    def _keep(self, records: bytes, count: int) -> None:
+        """Keeps records for the next packet, and sends it if it is full."""
+        self._parts.append(records)
+        self._count += count
+        self._bytes += len(records)
         if self._bytes >= FLUSH_BYTES:
             self._start_sending()
 
