@@ -8,6 +8,7 @@ async with tickcast.connect("ws://127.0.0.1:9001") as client:
         print(record.symbol, record.as_dict(str))
 """
 
+from . import sync
 from .backoff import Backoff
 from .book import OrderBook
 from .client import Client, Ping, Subscription, connect
@@ -98,4 +99,5 @@ __all__ = [
     "instruments",
     "publish",
     "snapshot",
+    "sync",
 ]

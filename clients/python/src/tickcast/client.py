@@ -170,6 +170,10 @@ class Client(Session):
         """All records, with definitions and heartbeats, and changes of the connection and of the token."""
         return Iteration(self._reader.event, self._reader.exclusive)
 
+    def ready(self) -> AnyRecord | None:
+        """The next of `events` that is a record and needs no waiting; `None` at the end of the present packet."""
+        return self._reader.ready()
+
     def packets(self) -> Iteration[Packet]:
         """The packets, with the new records of each: of a packet that was read in part, the rest."""
         return Iteration(self._reader.packet, self._reader.exclusive)
@@ -393,7 +397,7 @@ class Client(Session):
             lambda token: http.snapshot(symbol, of.url, headers=of.headers, tls=of.tls, token=token)
         )
 
-    async def bars(self, symbol: str, **options: Any) -> http.Bars:
+    async def bars(self, /, symbol: str, **options: Any) -> http.Bars:
         """Bars of an instrument, over HTTP; see `tickcast.bars`."""
         of = self._endpoint
         return await self._query(

@@ -223,7 +223,7 @@ class Publisher:
         await self._push(wire.TRADE, symbol, body, ts_event)
 
     @_naming_symbol
-    async def ticker(self, symbol: str, *, ts_event: Time = 0, **amounts: Number | None) -> None:
+    async def ticker(self, /, symbol: str, *, ts_event: Time = 0, **amounts: Number | None) -> None:
         """Publishes 24 h statistics: last_px, open_px, high_px, low_px, volume, turnover, bid_px, ask_px."""
         unknown = set(amounts) - set(_TICKER_FIELDS)
         if unknown:

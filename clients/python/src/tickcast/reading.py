@@ -122,11 +122,17 @@ class Reader:
     async def event(self) -> Event | None:
         """The next record, or change of the connection or the token."""
         while True:
-            while (cursor := self._present()) is not None:
-                if (record := cursor.take()) is not None:
-                    return record
+            if (record := self.ready()) is not None:
+                return record
             if not isinstance(item := await self._next(), Cursor):
                 return item
+
+    def ready(self) -> AnyRecord | None:
+        """The next record of the packets that were begun, without waiting; `None` at their end."""
+        while (cursor := self._present()) is not None:
+            if (record := cursor.take()) is not None:
+                return record
+        return None
 
     async def packet(self) -> Packet | None:
         """The rest of the present packet, or the next one."""
