@@ -38,9 +38,9 @@ fn python_client_passes_mypy() {
 #[test]
 fn python_client_passes_ruff() {
     if let Some(mut ruff) = python("ruff") {
-        assert_passes(ruff.args(["check", "--no-cache", "src", "tests"]));
+        assert_passes(ruff.args(["check", "--no-cache", "src", "tests", "examples"]));
     }
     if let Some(mut ruff) = python("ruff") {
-        assert_passes(ruff.args(["format", "--check", "--no-cache", "src", "tests"]));
+        assert_passes(ruff.args(["format", "--check", "--no-cache", "src", "tests", "examples"]));
     }
 }
