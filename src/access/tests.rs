@@ -441,3 +441,28 @@ fn without_settings_all_clients_see_everything() {
     assert!(access.is_on() && !access.anonymous().unwrap().may_see("A", Channel::Quote, 0));
     assert!(hmac().anonymous().is_none());
 }
+
+#[test]
+fn kept_token_counts_until_it_expires_or_is_the_oldest_of_too_many() {
+    let keys = || KeySource::Fixed(KeySet::of_secrets(SECRET, &[Algorithm::HS256]).unwrap());
+    let issuers = vec![issuer(Algorithm::HS256, keys())];
+    let settings = AccessSettings {
+        issuers,
+        limits: settings::AccessLimits { accepted_tokens_max: 2, ..Default::default() },
+        ..AccessSettings::default()
+    };
+    let access = Access::new(settings, None, now()).unwrap();
+    let plain = |jti: &str| signed(&with(json!({ "jti": jti, "tickcast": {} })));
+    let at = |wall_s| Now { wall_s, ..now() };
+    let (one, expiry_s) = (plain("1"), NOW_S + 600);
+    for (wall_s, is_accepted) in [(NOW_S, true), (expiry_s + 29, true), (expiry_s + 31, false)] {
+        assert_eq!(access.authenticate(one.as_bytes(), at(wall_s)).is_ok(), is_accepted, "{wall_s}");
+    }
+    assert_eq!(access.kept_tokens(), (1, 1), "it was found once");
+    for jti in ["2", "3", "1"] {
+        assert!(access.authenticate(plain(jti).as_bytes(), now()).is_ok());
+    }
+    assert_eq!(access.kept_tokens(), (2, 1), "the first had made room for the third");
+    assert!(access.authenticate(plain("1").as_bytes(), now()).is_ok());
+    assert_eq!(access.kept_tokens(), (2, 2));
+}
