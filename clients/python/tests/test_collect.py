@@ -191,9 +191,11 @@ async def test_a_batch_ends_where_the_exponents_or_the_server_change() -> None:
                 break
         assert prices == [[1.0], [1.0], [3.0]]
     async with reading(*packets, channels=["trade"]) as client:
-        with pytest.raises(RescaledError) as rescaled:
+        with pytest.raises(
+            RescaledError, match=r"the exponents of BTC-USD have changed; .* has the 1 rows"
+        ) as rescaled:
             await client.collect(["trade"], count=3)
-        with pytest.raises(RestartedError) as restarted:
+        with pytest.raises(RestartedError, match=r"the server was restarted; .* has the 1 rows") as restarted:
             await client.collect(["trade"], count=3)
         assert records(rescaled.value.rows) == {"trade": [1]} and records(restarted.value.rows) == {"trade": [2]}
         assert records(await client.collect(["trade"], count=1)) == {"trade": [1]}

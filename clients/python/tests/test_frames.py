@@ -176,6 +176,49 @@ except ImportError as error:
 """
 
 
+WITHOUT_NUMPY = """
+import asyncio, sys
+sys.modules["numpy"] = None
+import tickcast
+from tickcast.connection import Endpoint
+
+async def main():
+    client = tickcast.connect()._client
+    publisher = tickcast.Publisher(Endpoint("ws://127.0.0.1:1"))
+    bars = tickcast.http.Bars({"time": []})
+    for call in (
+        lambda: client.collect("quote", count=1),
+        lambda: client.batches("quote").__anext__(),
+        lambda: client.arrays().__anext__(),
+        lambda: client.scales,
+        lambda: publisher.publish_frame("quote", {}),
+        bars.as_arrays,
+        bars.to_pandas,
+    ):
+        try:
+            await call()
+        except ImportError as error:
+            print(error)
+
+asyncio.run(main())
+"""
+
+
+def test_a_program_without_numpy_is_told_which_calls_need_it() -> None:
+    path = ":".join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", WITHOUT_NUMPY],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": path},
+    )
+    lines = done.stdout.splitlines()
+    names = ["collect", "batches", "arrays", "scales", "publish_frame", "bars", "to_pandas"]
+    assert [line.partition(":")[0] for line in lines] == names, done.stderr
+    assert all(line.endswith("expected `pip install 'tickcast[numpy]'`") for line in lines)
+
+
 @pytest.mark.parametrize(("library", "method"), [("pandas", "pandas"), ("polars", "polars"), ("pyarrow", "arrow")])
 def test_a_missing_library_is_named(library: str, method: str) -> None:
     code = MISSING.format(library=library, method=method)

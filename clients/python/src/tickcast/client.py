@@ -19,6 +19,7 @@ from . import arguments, http, tokens
 from .backoff import Backoff, check_backoff
 from .connection import Endpoint
 from .errors import ClosedError, RefusedError, RescaledError, RestartedError
+from .extras import required
 from .follow import Follower
 from .reading import Event, Iteration, Packet, Reader
 from .records import CHANNELS, AnyRecord, Channel, Instrument, State
@@ -184,6 +185,7 @@ class Client(Session):
         Of a packet that was read in part, the rest. A packet with rows of an instrument before and after a change of
         its exponents comes in parts.
         """
+        required("numpy", "arrays")
         return Iteration(self._reader.arrays, self._reader.exclusive)
 
     @overload
@@ -216,6 +218,7 @@ class Client(Session):
         so far, `RestartedError` if the server is restarted, and `RescaledError` if the exponents of an instrument with
         rows change. If the call is cancelled, its records come next.
         """
+        required("numpy", "collect")
         chosen, is_one = self._chosen(channels)
         if count is None and seconds is None:
             raise ValueError("collect: no end: expected count, seconds, or both")
@@ -238,6 +241,7 @@ class Client(Session):
         A batch may be empty. It ends earlier where the server is restarted or the exponents of an instrument change,
         so that all of its rows have one scale.
         """
+        required("numpy", "batches")
         chosen, is_one = self._chosen(channels)
         limit_s = arguments.seconds("seconds", seconds)
         batches: Iteration[Any] = Iteration(lambda: self._batch(chosen, is_one, limit_s), self._reader.exclusive)
@@ -370,6 +374,7 @@ class Client(Session):
     @property
     def scales(self) -> Scales:
         """Turns mantissas of arrays into floats, and ids into symbols, for the epoch read last."""
+        required("numpy", "scales")
         from .arrays import Scales
 
         return Scales(self._follower.share(), self._follower.epoch)

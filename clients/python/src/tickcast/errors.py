@@ -62,11 +62,16 @@ class ConcurrentReadError(TickcastError):
         )
 
 
+def _count(rows: Any) -> int:
+    """The number of rows, of all channels."""
+    return sum(map(len, rows.values())) if isinstance(rows, dict) else len(rows)
+
+
 class RestartedError(TickcastError):
     """The server was restarted during `Client.collect`: `rows` has the rows of the former epoch, with its ids."""
 
     def __init__(self, rows: Any) -> None:
-        super().__init__(f"the server was restarted; this error's `rows` has the {len(rows)} rows from before")
+        super().__init__(f"the server was restarted; this error's `rows` has the {_count(rows)} rows from before")
         self.rows = rows
 
 
@@ -75,7 +80,7 @@ class RescaledError(TickcastError):
 
     def __init__(self, rows: Any, symbol: str) -> None:
         super().__init__(
-            f"the exponents of {symbol} have changed; this error's `rows` has the {len(rows)} rows from before"
+            f"the exponents of {symbol} have changed; this error's `rows` has the {_count(rows)} rows from before"
         )
         self.rows = rows
         self.symbol = symbol

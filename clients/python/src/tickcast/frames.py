@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from .extras import required
 
 if TYPE_CHECKING:
     import pandas
@@ -32,21 +33,9 @@ class Words:
 Column: TypeAlias = Words | npt.NDArray[Any]
 
 
-def _library(name: str, method: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"{method}: {name} cannot be imported ({error}): expected `pip install 'tickcast[{_EXTRAS[name]}]'`"
-        ) from error
-
-
-_EXTRAS = {"pandas": "pandas", "polars": "polars", "pyarrow": "arrow"}
-
-
 def to_pandas(columns: Mapping[str, Column]) -> pandas.DataFrame:
     """A `pandas.DataFrame`. Needs `pip install tickcast[pandas]`."""
-    pd = _library("pandas", "to_pandas")
+    pd = required("pandas", "to_pandas")
 
     def made(column: Column) -> Any:
         if isinstance(column, Words):
@@ -59,7 +48,7 @@ def to_pandas(columns: Mapping[str, Column]) -> pandas.DataFrame:
 
 def to_polars(columns: Mapping[str, Column]) -> polars.DataFrame:
     """A `polars.DataFrame`. Needs `pip install tickcast[polars]`."""
-    pl = _library("polars", "to_polars")
+    pl = required("polars", "to_polars")
 
     def made(name: str, column: Column) -> Any:
         if isinstance(column, Words):
@@ -74,7 +63,7 @@ def to_polars(columns: Mapping[str, Column]) -> polars.DataFrame:
 
 def to_arrow(columns: Mapping[str, Column]) -> pyarrow.Table:
     """A `pyarrow.Table`. Needs `pip install tickcast[arrow]`."""
-    pa = _library("pyarrow", "to_arrow")
+    pa = required("pyarrow", "to_arrow")
 
     def made(column: Column) -> Any:
         if isinstance(column, Words):

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from . import arguments
 from .errors import RefusedError, UnreachableError
+from .extras import required
 from .tokens import bearer
 
 if TYPE_CHECKING:
@@ -149,18 +150,21 @@ class Bars(dict[str, Any]):
 
     def to_pandas(self) -> pandas.DataFrame:
         """A row for each bar: symbol, time of its start in UTC, prices and volume as floats, NaN where absent."""
+        required("numpy", "to_pandas")
         from . import frames
 
         return frames.to_pandas(self._columns())
 
     def to_polars(self) -> polars.DataFrame:
         """The same for polars; null where absent."""
+        required("numpy", "to_polars")
         from . import frames
 
         return frames.to_polars(self._columns())
 
     def to_arrow(self) -> pyarrow.Table:
         """The same for Arrow; null where absent."""
+        required("numpy", "to_arrow")
         from . import frames
 
         return frames.to_arrow(self._columns())
@@ -205,6 +209,7 @@ async def bars(
 
 def bar_arrays(answer: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
     """The columns of an answer of `/v1/bars` as numpy arrays."""
+    required("numpy", "bars")
     import numpy as np
 
     def floats(column: list[str | None]) -> npt.NDArray[np.float64]:

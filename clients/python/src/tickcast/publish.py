@@ -31,6 +31,7 @@ from .arguments import mantissa as mantissa
 from .connection import Endpoint, closed
 from .doubts import Doubts
 from .errors import ClosedError, ProtocolError, RejectedError, TickcastError
+from .extras import required
 from .records import LAST, Instrument
 
 _PACKET = Struct("<BBHIQQ")
@@ -299,6 +300,7 @@ class Publisher:
         raise an error otherwise. All rows are checked before the first is published. A call that is cancelled has
         published the first ones, or none. Needs `pip install tickcast[numpy]`.
         """
+        required("numpy", "publish_frame")
         from . import encode, tables
 
         table = tables.read(channel, frame, symbol)
