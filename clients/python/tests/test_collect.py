@@ -275,3 +275,9 @@ async def test_a_market_is_collected_whole(start: Start) -> None:
                 sequences = np.unique(rows["sequence"][rows["instrument"] == instrument])
                 assert (np.diff(sequences.astype(np.int64)) == 1).all(), channel
         assert client.stats["missing"] == client.stats["conflated"] == 0
+
+
+def test_errors_count_the_rows_of_all_channels() -> None:
+    rows = {"quote": [1, 2], "trade": [3]}
+    assert "the 3 rows from before" in str(RestartedError(rows))
+    assert "the 3 rows from before" in str(RescaledError(rows, "A")) and "the 2 rows" in str(RestartedError([1, 2]))
