@@ -25,7 +25,7 @@ const CONFINEMENTS: &[(&[&str], &[&str])] = &[
     (&["rustls"], &["src/tls/"]),
     (&["tokio_rustls"], &["src/tls/client.rs"]),
     (&["x509_parser"], &["src/tls/"]),
-    (&["hyper", "hyper_util"], &["src/ingest/transport/rest.rs"]),
+    (&["hyper", "hyper_util"], &["src/ingest/transport/post.rs", "src/ingest/transport/rest.rs"]),
     // A rival is written as its users write it: the feature `rivals` builds it.
     (&["tokio"], &["src/ingest/transport/", "src/load/floor/rival.rs", "src/tls/client.rs"]),
     (&["tokio_tungstenite"], &["src/ingest/transport/websocket.rs", "src/load/floor/rival.rs"]),

@@ -7,6 +7,7 @@
 //!   of those whose broker does not wait.
 //! * [`network`]: the connections and HTTP requests of one source, by [`websocket`] and [`rest`]. [`address`]: where they
 //!   go. [`budget`]: how often a server is asked, by all sources together.
+//! * [`post`]: questions to a server, many at a time.
 
 pub mod address;
 pub mod budget;
@@ -17,6 +18,7 @@ pub mod kafka;
 #[cfg(feature = "nats")]
 pub mod nats;
 pub mod network;
+pub mod post;
 #[cfg(any(feature = "nats", feature = "rabbitmq", feature = "redis"))]
 mod push;
 #[cfg(feature = "rabbitmq")]
