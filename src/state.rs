@@ -88,6 +88,9 @@ impl ServerState {
             let of = if detail == Detail::Reason { format!("issuer {name}") } else { "an issuer".to_owned() };
             warnings.push(format!("{of}: its keys are not known now, and its tokens are refused"));
         }
+        if self.delay_s() == 0 && self.access.is_authorizer_failing() {
+            warnings.push("the authorizer does not answer, and what it would be asked about is refused".to_owned());
+        }
         for market in &self.delayed {
             let rows = market.source_rows(now_ns, wall_ns);
             let (not_ready, others) = market.readiness(&rows, detail, now_ns, wall_ns);

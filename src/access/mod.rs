@@ -3,6 +3,7 @@
 //! * [`keys`]: the keys of issuers. [`mod@verify`] and [`claims`]: tokens. [`api_keys`]: keys of programs.
 //! * [`accepted`]: tokens that need not be verified again. [`rights_sets`]: the rights of clients, each once.
 //! * [`refresh`]: the thread that reads key sets over HTTPS and the file of [`revoked`] credentials.
+//! * [`authorizer`]: a server of the operator, which is asked about what is neither.
 //! * [`sessions`]: how many connections each user has.
 //! * [`settings`]: what the configuration resolves to.
 //!
@@ -13,6 +14,7 @@
 
 mod accepted;
 mod api_keys;
+mod authorizer;
 mod claims;
 mod keys;
 mod refresh;
@@ -31,11 +33,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use self::accepted::AcceptedTokens;
 pub use self::api_keys::ApiKeys;
+use self::authorizer::Authorizer;
+pub use self::authorizer::{ANSWER_BYTES_MAX, Answer, Asker, AuthorizerCounts, Found, Inbox};
 pub use self::keys::{ALGORITHMS, KeySet};
 pub use self::revoked::Revoked;
 use self::rights_sets::{Full, RightsSets};
 pub use self::sessions::{Order, Orders, SessionPlace, SessionPolicy, SessionSettings, Sessions, TooManySessions};
-pub use self::settings::{AccessLimits, AccessSettings, IssuerSettings, KeySource};
+pub use self::settings::{AccessLimits, AccessSettings, AuthorizerSettings, IssuerSettings, KeySource};
 pub use self::verify::{Cause, Denial, Issuer, Now, TOKEN_BYTES_MAX};
 use self::verify::{Published, claimed_issuer, verify};
 use crate::identity::{Claim, Kind, Principal, Revocation, Rights, Verdict};
@@ -62,6 +66,7 @@ pub struct Access {
     accepted: AtomicU64,
     tokens: AcceptedTokens,
     rights: RightsSets,
+    authorizer: Authorizer,
     /// When clients had to be asked about last, ns of the clock of deadlines.
     changed_ns: AtomicU64,
     /// The longest time from then on until a shard had asked about all its clients.
@@ -95,6 +100,7 @@ impl Access {
             accepted: AtomicU64::new(0),
             tokens: AcceptedTokens::new()?,
             rights: RightsSets::default(),
+            authorizer: Authorizer::new()?,
             changed_ns: AtomicU64::new(0),
             reviewed_ns_max: AtomicU64::new(0),
             denied: Default::default(),
@@ -110,11 +116,15 @@ impl Access {
         Self { usage, ..self }
     }
 
-    /// Starts the thread that reads key sets and the file of revocations. It ends with the last reference.
+    /// Starts the thread that reads key sets and the file of revocations, and that of the authorizer, if there is one.
+    /// They end with the last reference.
     ///
     /// # Errors
     /// The system has no thread.
     pub fn start(self: &Arc<Self>) -> io::Result<()> {
+        if self.policy().settings.authorizer.is_some() {
+            self.authorizer.start()?;
+        }
         let (stop, stopped) = mpsc::channel();
         *self.stop.lock().unwrap_or_else(PoisonError::into_inner) = Some(stop);
         let access = Arc::downgrade(self);
@@ -122,20 +132,25 @@ impl Access {
         thread.spawn(move || refresh::run(&access, &stopped)).map(drop)
     }
 
-    /// Applies new settings. Issuers whose keys are at the same address keep them.
+    /// Applies new settings. Issuers whose keys are at the same address keep them. What the authorizer has answered is
+    /// forgotten.
     ///
     /// # Errors
-    /// Rights name what there is not. The former settings stay.
+    /// Rights name what there is not, or the system has no thread for the authorizer. The former settings stay.
     pub fn apply(&self, settings: AccessSettings, now_ns: u64) -> Result<(), String> {
         let before = self.policy();
-        let detail = settings.to_string();
+        let (detail, has_authorizer) = (settings.to_string(), settings.authorizer.is_some());
         let policy = Policy::new(settings, Some(&before)).inspect_err(|problem| {
             let event = "rights_reload_failed";
             self.usage.security(Security { event, detail: problem.clone(), ..Security::default() });
         })?;
+        if has_authorizer {
+            self.authorizer.start().map_err(|error| format!("authorizer_url: no thread for it: {error}"))?;
+        }
         self.usage.security(Security { event: "rights_reloaded", detail, ..Security::default() });
         *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
         self.tokens.forget();
+        self.authorizer.forget();
         self.note_change(now_ns);
         // Relaxed: as in `generation`.
         self.policies.fetch_add(1, Ordering::Relaxed);
@@ -198,12 +213,17 @@ impl Access {
         self.policy().anonymous.clone()
     }
 
-    /// The client that a credential stands for: a token, or an API key.
+    /// The client that a credential stands for: a token of an issuer, or an API key. See [`Self::find_client`] for others.
     ///
     /// # Errors
     /// Why it is refused.
     pub fn authenticate(&self, credential: &[u8], now: Now) -> Result<Arc<Principal>, Denial> {
-        let found = self.find(credential, now).and_then(|principal| match self.revoked.entries().revokes(&principal) {
+        self.checked(self.find(credential, now))
+    }
+
+    /// What was found, unless it is revoked; counts it.
+    fn checked(&self, found: Result<Arc<Principal>, Denial>) -> Result<Arc<Principal>, Denial> {
+        let found = found.and_then(|principal| match self.revoked.entries().revokes(&principal) {
             true => Err(Denial { cause: Cause::Revoked, detail: format!("user {:?}", principal.user) }),
             false => Ok(principal),
         });
@@ -245,10 +265,7 @@ impl Access {
             }
             denial
         })?;
-        let rights = self.share(rights, &policy).map_err(|Full| {
-            let detail = format!("user {:?}: its rights are one set more than entitlement_sets_max", principal.user);
-            Denial { cause: Cause::Full, detail }
-        })?;
+        let rights = self.share(rights, &policy).map_err(|Full| Denial::full(&principal.user))?;
         let principal = Arc::new(Principal { rights, ..principal });
         self.tokens.keep(ticket, &principal, issuer, policy.settings.limits.accepted_tokens_max);
         Ok(principal)
@@ -259,6 +276,7 @@ impl Access {
         let sets_max = policy.settings.limits.entitlement_sets_max;
         self.rights.share(&rights, sets_max).or_else(|Full| {
             self.tokens.forget();
+            self.authorizer.forget();
             self.rights.share(&rights, sets_max)
         })
     }
@@ -287,7 +305,9 @@ impl Access {
         }
         let policy = self.policy();
         let present = match principal.kind {
-            Kind::Token => self.rights_now(principal, &policy).map(|rights| Principal { rights, ..principal.clone() }),
+            Kind::Token | Kind::Authorized => {
+                self.rights_now(principal, &policy).map(|rights| Principal { rights, ..principal.clone() })
+            }
             Kind::ApiKey => policy.settings.api_keys.same_key(principal).map(|present| (*present).clone()),
             Kind::Anonymous => policy.anonymous.as_deref().cloned(),
         };
@@ -301,10 +321,15 @@ impl Access {
     /// The rights of a token by the settings of now; `None` if it has none any more.
     fn rights_now(&self, principal: &Principal, policy: &Policy) -> Option<Arc<Rights>> {
         let source = principal.source.as_ref()?;
-        let issuer = policy.issuers.iter().find(|issuer| *issuer.settings.iss == *source.issuer)?;
+        let of_issuer = if principal.kind == Kind::Authorized {
+            (policy.authorizer_url() == *source.issuer).then_some(None)?
+        } else {
+            let issuer = policy.issuers.iter().find(|issuer| *issuer.settings.iss == *source.issuer)?;
+            Some(&issuer.settings.rights)
+        };
         let text = match &source.claim {
             Claim::Rules => return Some(principal.rights.clone()),
-            Claim::None => &issuer.settings.rights,
+            Claim::None => of_issuer?,
             Claim::Products(text) => text,
         };
         let rights = text.resolve(&policy.settings.products);

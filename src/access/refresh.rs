@@ -55,6 +55,7 @@ pub(super) fn run(access: &Weak<Access>, stop: &Receiver<()>) {
         }
         if rounds.is_multiple_of(EXPIRE_ROUNDS) {
             access.tokens.expire(now_s);
+            access.authorizer.expire(now_ns());
         }
         rounds += 1;
         refresh_due(&access, &mut asked);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jsonwebtoken::Algorithm;
 
@@ -10,6 +11,7 @@ use super::keys::KeySet;
 use super::sessions::SessionSettings;
 use crate::identity::{Products, RightsText};
 use crate::ingest::transport::address::Address;
+use crate::ingest::transport::post::PostServer;
 
 /// Where the keys of an issuer come from.
 #[derive(Clone, Debug)]
@@ -51,6 +53,16 @@ impl IssuerSettings {
     }
 }
 
+/// A server that is asked about credentials that are neither tokens of an issuer nor API keys.
+#[derive(Clone, Debug)]
+pub struct AuthorizerSettings {
+    pub server: Arc<PostServer>,
+    /// Requests under way.
+    pub requests_max: usize,
+    /// How long an answer is used again, s; 0: not at all.
+    pub cache_s: u64,
+}
+
 /// What is kept for clients at the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccessLimits {
@@ -71,6 +83,8 @@ impl Default for AccessLimits {
 pub struct AccessSettings {
     pub issuers: Vec<IssuerSettings>,
     pub api_keys: ApiKeys,
+    /// `None`: there is none.
+    pub authorizer: Option<AuthorizerSettings>,
     pub products: Products,
     /// The rights of clients without a credential; `None`: there are none such.
     pub anonymous: Option<RightsText>,
@@ -89,7 +103,7 @@ pub struct AccessSettings {
 impl AccessSettings {
     /// False if clients are not identified: all may see everything.
     pub fn is_on(&self) -> bool {
-        !self.issuers.is_empty() || !self.api_keys.is_empty() || self.anonymous.is_some()
+        !self.issuers.is_empty() || !self.api_keys.is_empty() || self.authorizer.is_some() || self.anonymous.is_some()
     }
 
     /// The longest life of a token, s: how long a revocation is kept.
@@ -102,15 +116,23 @@ impl AccessSettings {
 impl fmt::Display for AccessSettings {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.is_on() {
-            let missing = "there is no [[issuer]], no api_keys_file and no [anonymous]";
+            let missing = "there is no [[issuer]], no api_keys_file, no authorizer_url and no [anonymous]";
             return write!(out, "all clients see everything: {missing}");
         }
         let issuers: Vec<&str> = self.issuers.iter().map(|issuer| issuer.name.as_str()).collect();
         let issuers = if issuers.is_empty() { "no issuer".to_owned() } else { issuers.join(", ") };
+        let authorizer = match &self.authorizer {
+            None => String::new(),
+            Some(AuthorizerSettings { server, requests_max, cache_s }) => format!(
+                "what {} knows, at most {requests_max} requests at a time, each for {} ms, and an answer holds for {cache_s} s; ",
+                server.address().authority(),
+                server.deadline().as_millis()
+            ),
+        };
         let anonymous = if self.anonymous.is_some() { "have rights of their own" } else { "are refused" };
         write!(
             out,
-            "tokens of {issuers}; {} API keys; clients without either {anonymous}; {} products, some 60 B a rule; at most \
+            "tokens of {issuers}; {} API keys; {authorizer}others {anonymous}; {} products, some 60 B a rule; at most \
              {} different rights, 1 to 3 B an instrument for each of them and shard, and {} accepted tokens, some 400 B each",
             self.api_keys.len(),
             self.products.len(),

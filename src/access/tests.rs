@@ -61,6 +61,17 @@ fn claims() -> Value {
     })
 }
 
+/// With an issuer of HS256, and an authorizer.
+pub(super) fn access_with(authorizer: Option<AuthorizerSettings>) -> Access {
+    let settings = AccessSettings { authorizer, ..hmac().policy().settings.clone() };
+    Access::new(settings, None, now()).unwrap()
+}
+
+/// A token with this `iss`, whose signature is that of the issuer.
+pub(super) fn signed_token(iss: &str) -> String {
+    signed(&with(json!({"iss": iss})))
+}
+
 /// An issuer of ES256 with these keys.
 pub(super) fn access_of(keys: KeySource) -> Access {
     access(vec![issuer(Algorithm::ES256, keys)])

@@ -11,6 +11,7 @@ use jsonwebtoken::{Validation, decode, decode_header};
 use super::claims::Claims;
 use super::keys::KeySet;
 use super::settings::IssuerSettings;
+use crate::clock::{now_ns, wall_ns};
 use crate::identity::{Claim, Kind, Principal, Products, Rights, RightsText, Source};
 
 /// Bytes of the longest token.
@@ -22,6 +23,14 @@ pub const TOKEN_BYTES_MAX: usize = 8192;
 pub struct Denial {
     pub cause: Cause,
     pub detail: String,
+}
+
+impl Denial {
+    /// The rights of a user cannot be kept.
+    pub(super) fn full(user: &str) -> Self {
+        let detail = format!("user {user:?}: its rights are one set more than entitlement_sets_max");
+        Self { cause: Cause::Full, detail }
+    }
 }
 
 /// What a client is told. An invalid token does not say what is wrong with it: that would help to make a valid one.
@@ -41,12 +50,31 @@ pub enum Cause {
     Unavailable,
     /// Valid, and its rights would be one set more than the server keeps.
     Full,
+    /// The authorizer knows its user and lets it not in.
+    Forbidden,
+    /// The authorizer has not answered in time.
+    Late,
+    /// The authorizer cannot be asked, or its answer is none.
+    Unchecked,
+    /// As many requests to the authorizer are under way as may be.
+    Busy,
 }
 
 impl Cause {
     /// How many causes there are.
-    pub const ALL: [Self; 7] =
-        [Self::TooLong, Self::Invalid, Self::Expired, Self::Revoked, Self::Rights, Self::Unavailable, Self::Full];
+    pub const ALL: [Self; 11] = [
+        Self::TooLong,
+        Self::Invalid,
+        Self::Expired,
+        Self::Revoked,
+        Self::Rights,
+        Self::Unavailable,
+        Self::Full,
+        Self::Forbidden,
+        Self::Late,
+        Self::Unchecked,
+        Self::Busy,
+    ];
 
     /// For metrics and logs.
     pub fn word(self) -> &'static str {
@@ -58,12 +86,16 @@ impl Cause {
             Self::Rights => "rights",
             Self::Unavailable => "unavailable",
             Self::Full => "full",
+            Self::Forbidden => "forbidden",
+            Self::Late => "late",
+            Self::Unchecked => "unchecked",
+            Self::Busy => "busy",
         }
     }
 
     /// True if the same token may be accepted later.
     pub fn is_passing(self) -> bool {
-        matches!(self, Self::Unavailable | Self::Full)
+        matches!(self, Self::Unavailable | Self::Full | Self::Late | Self::Unchecked | Self::Busy)
     }
 
     /// For the client.
@@ -76,6 +108,10 @@ impl Cause {
             Self::Rights => "token: its rights are not understood by this server",
             Self::Unavailable => "token: the keys of its issuer are not known now",
             Self::Full => "token: the server keeps no more different rights now",
+            Self::Forbidden => "token: its user may not connect",
+            Self::Late => "token: it was not checked in time: try again later",
+            Self::Unchecked => "token: it cannot be checked now: try again later",
+            Self::Busy => "token: too many are being checked now: try again later",
         }
     }
 }
@@ -87,6 +123,13 @@ pub struct Now {
     pub wall_s: u64,
     /// The clock of deadlines, ns.
     pub ns: u64,
+}
+
+impl Now {
+    /// The present time.
+    pub fn present() -> Self {
+        Self { wall_s: wall_ns() / 1_000_000_000, ns: now_ns() }
+    }
 }
 
 fn denial(cause: Cause, detail: impl Into<String>) -> Denial {

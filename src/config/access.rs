@@ -1,15 +1,19 @@
 //! Who may connect: the tables `[[issuer]]`, `[[product]]` and `[anonymous]` of the file, and the files of keys.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::{ConfigError, IssuerEntry, Layer, ProductEntry};
 use crate::access::{
-    ALGORITHMS, AccessLimits, AccessSettings, Algorithm, ApiKeys, IssuerSettings, KeySet, KeySource, SessionPolicy,
-    SessionSettings,
+    ALGORITHMS, ANSWER_BYTES_MAX, AccessLimits, AccessSettings, Algorithm, ApiKeys, AuthorizerSettings, IssuerSettings,
+    KeySet, KeySource, SessionPolicy, SessionSettings,
 };
 use crate::identity::{Product, Products, Rights};
 use crate::ingest::transport::address::Address;
+use crate::ingest::transport::post::PostServer;
 use crate::ingest::transport::rest;
+use crate::tls::{Connector, Roots};
 
 /// Issuers at the most.
 const ISSUERS_MAX: usize = 64;
@@ -18,7 +22,10 @@ const KEY_FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// True if clients are identified.
 pub(super) fn has_access(layer: &Layer) -> bool {
-    !layer.issuer.is_empty() || layer.api_keys_file.is_some() || layer.anonymous.is_some()
+    !layer.issuer.is_empty()
+        || layer.api_keys_file.is_some()
+        || layer.authorizer_url.is_some()
+        || layer.anonymous.is_some()
 }
 
 /// All settings of access.
@@ -43,6 +50,7 @@ pub(super) fn resolve_access(layer: &Layer) -> Result<AccessSettings, ConfigErro
             keys
         }
     };
+    let authorizer = resolve_authorizer(layer, &mut source)?;
     if let Some(rights) = &layer.anonymous {
         rights.resolve(&products).map_err(|problem| value("anonymous", problem))?;
         if rights.max_connections.is_some() || rights.professional.is_some() {
@@ -73,6 +81,7 @@ pub(super) fn resolve_access(layer: &Layer) -> Result<AccessSettings, ConfigErro
     Ok(AccessSettings {
         issuers,
         api_keys,
+        authorizer,
         products,
         anonymous: layer.anonymous.clone(),
         cookie: resolve_cookie(layer.token_cookie.as_deref())?,
@@ -83,6 +92,40 @@ pub(super) fn resolve_access(layer: &Layer) -> Result<AccessSettings, ConfigErro
         jwks_stale_max_s,
         limits,
     })
+}
+
+/// The server that is asked about other credentials.
+fn resolve_authorizer(layer: &Layer, source: &mut String) -> Result<Option<AuthorizerSettings>, ConfigError> {
+    let timeout_ms = u64::from(layer.authorizer_timeout_ms.unwrap_or(1000));
+    let timeout_ms = within("authorizer_timeout_ms", Some(timeout_ms), 1000, 10, 10_000)?;
+    let requests_max = within("authorizer_requests_max", layer.authorizer_requests_max, 256, 1, 65_536)?;
+    let cache_s = within("authorizer_cache_s", layer.authorizer_cache_s, 60, 0, 86_400)?;
+    let Some(url) = &layer.authorizer_url else {
+        return match layer.authorizer_ca_file {
+            Some(_) => Err(value("authorizer_ca_file", "expected with authorizer_url only".to_owned())),
+            None => Ok(None),
+        };
+    };
+    let address = encrypted(url).map_err(|problem| value("authorizer_url", problem))?;
+    let roots = layer.authorizer_ca_file.clone().map_or(Roots::System, Roots::File);
+    let connector = Connector::new(&roots).map_err(|error| value("authorizer_ca_file", error.to_string()))?;
+    // The authorities may be others in the same file.
+    let authorities = layer.authorizer_ca_file.as_deref().map(read).transpose();
+    let authorities = authorities.map_err(|problem| value("authorizer_ca_file", problem))?;
+    *source += &format!("{url} {authorities:?} {timeout_ms} {requests_max} {cache_s} ");
+    let server = PostServer::new(address, connector, Duration::from_millis(timeout_ms), ANSWER_BYTES_MAX);
+    Ok(Some(AuthorizerSettings { server: Arc::new(server), requests_max: requests_max as usize, cache_s }))
+}
+
+/// The address of a URL that tokens or keys may be sent to or come from.
+fn encrypted(url: &str) -> Result<Address, String> {
+    let address = Address::parse(url, rest::SCHEMES)?;
+    let host = address.host.trim_start_matches('[').trim_end_matches(']');
+    let is_local = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+    if !address.is_secure && !is_local {
+        return Err(format!("{url:?} is not encrypted: expected https, or a loopback address"));
+    }
+    Ok(address)
 }
 
 /// The name of the cookie with a token.
@@ -197,12 +240,7 @@ fn resolve_keys(entry: &IssuerEntry, algorithms: &[Algorithm], source: &mut Stri
         return Err("ca_file: expected with jwks_url only".to_owned());
     }
     if let Some(url) = &entry.jwks_url {
-        let address = Address::parse(url, rest::SCHEMES).map_err(|problem| format!("jwks_url: {problem}"))?;
-        let host = address.host.trim_start_matches('[').trim_end_matches(']');
-        let is_local = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-        if !address.is_secure && !is_local {
-            return Err(format!("jwks_url: {url:?} is not encrypted: expected https, or a loopback address"));
-        }
+        let address = encrypted(url).map_err(|problem| format!("jwks_url: {problem}"))?;
         return Ok(KeySource::Url { address, ca_file: entry.ca_file.clone() });
     }
     let path = entry.jwks_file.as_ref().or(entry.key_file.as_ref()).or(entry.secret_file.as_ref());
@@ -299,6 +337,10 @@ mod tests {
         assert!(access.is_on() && matches!(issuer.keys, KeySource::Url { .. }));
         assert_eq!((issuer.leeway_s, issuer.lifetime_max_s, issuer.rights_claim.as_str()), (30, 86_400, "tickcast"));
         assert!(resolve("[anonymous]").unwrap().is_on(), "nothing for those without a credential");
+        let authorizer = "authorizer_url = 'http://127.0.0.1:9/a'";
+        assert!(resolve(authorizer).unwrap().is_on());
+        assert_eq!(resolve(authorizer).unwrap(), resolve(authorizer).unwrap());
+        assert_ne!(resolve(authorizer).unwrap(), resolve(&format!("{authorizer}\nauthorizer_cache_s = 1")).unwrap());
         let two = issuer_pair("user_prefix = 'a:'", "user_prefix = 'b:'");
         assert_eq!(resolve(&two).unwrap().issuers.len(), 2);
         assert_ne!(resolve(&two).unwrap(), resolve(&issuer_pair("user_prefix = 'a:'", "user_prefix = 'c:'")).unwrap());
@@ -366,5 +408,32 @@ mod tests {
             resolve(&issuer("a", "").replace("https://a.example.com/jwks", http)).unwrap();
         }
         assert!(resolve_cookie(Some("a b")).is_err() && resolve_cookie(Some("__Host-token")).is_ok());
+    }
+
+    #[test]
+    fn authorizer_is_encrypted_and_its_limits_have_ranges() {
+        for (toml, message) in [
+            (
+                "authorizer_url = 'http://a.example.com/x'",
+                "authorizer_url: \"http://a.example.com/x\" is not encrypted",
+            ),
+            ("authorizer_url = 'https://u:secret@a.example.com'", "authorizer_url: invalid URL: a user is not"),
+            ("authorizer_url = 'https://a.example.com/?key=x'", "a query is not allowed"),
+            ("authorizer_ca_file = '/no/such'", "authorizer_ca_file: expected with authorizer_url only"),
+            (
+                "authorizer_url = 'https://a.example.com'\nauthorizer_ca_file = '/no/such'",
+                "authorizer_ca_file: /no/such: ",
+            ),
+            ("authorizer_timeout_ms = 9", "authorizer_timeout_ms: 9 is out of range: expected 10 to 10000"),
+            ("authorizer_requests_max = 0", "authorizer_requests_max: 0 is out of range: expected 1 to 65536"),
+            ("authorizer_cache_s = 86401", "authorizer_cache_s: 86401 is out of range: expected 0 to 86400"),
+        ] {
+            let error = resolve(toml).unwrap_err();
+            assert!(error.contains(message) && !error.contains("secret"), "{toml}: {error}");
+        }
+        for local in ["http://127.0.0.1:9/a", "http://[::1]:9", "http://localhost:9/a", "https://a.example.com/a"] {
+            let access = resolve(&format!("authorizer_url = '{local}'")).unwrap();
+            assert_eq!(access.authorizer.map(|authorizer| authorizer.requests_max), Some(256), "{local}");
+        }
     }
 }

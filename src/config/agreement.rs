@@ -59,6 +59,14 @@ impl Config {
                 self.write_timeout_ms, self.answer_timeout_ms
             )
         });
+        let authorizer = self.access.authorizer.as_ref().map(|authorizer| authorizer.server.deadline().as_millis());
+        let checked = authorizer.filter(|deadline_ms| *deadline_ms > self.upgrade_timeout_ms.into()).map(|deadline_ms| {
+            format!(
+                "authorizer_timeout_ms: {deadline_ms} is above upgrade_timeout_ms, which is {}: a request waits no longer \
+                 than that",
+                self.upgrade_timeout_ms
+            )
+        });
         let shares = [
             share(
                 "connections_per_address_max",
@@ -85,7 +93,7 @@ impl Config {
                 handshakes_per_address_per_s(self.handshakes_per_s, self.cores.len()),
             ),
         ];
-        shares.into_iter().chain([echoes, timeout]).flatten().collect()
+        shares.into_iter().chain([echoes, timeout, checked]).flatten().collect()
     }
 }
 
@@ -141,6 +149,11 @@ mod tests {
                 "handshakes_per_s of all cores, which is 2000",
             ),
             ("echoes_max = 20000\nenable_echo = true", "echoes_max: 20000", "pending_connections_max, which is 10000"),
+            (
+                "authorizer_url = 'http://127.0.0.1:9'\nauthorizer_timeout_ms = 9000\nupgrade_timeout_ms = 5000",
+                "authorizer_timeout_ms: 9000",
+                "upgrade_timeout_ms, which is 5000",
+            ),
             ("answer_timeout_ms = 1000", "write_timeout_ms: 5000", "answer_timeout_ms, which is 1000"),
         ] {
             let warnings = resolve(toml).unwrap().warnings();

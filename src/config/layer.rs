@@ -183,6 +183,17 @@ layer! {
     jwks_refresh_s "TICKCAST_JWKS_REFRESH_S" "S" u64;
     /// Age of an issuer's keys at which its tokens are refused with 503, s [default: 3600]
     jwks_stale_max_s "TICKCAST_JWKS_STALE_MAX_S" "S" u64;
+    /// URL that is asked who a token stands for that is of no configured issuer; `https`, or a loopback address
+    /// [default: none]
+    authorizer_url "TICKCAST_AUTHORIZER_URL" "URL" String;
+    /// File with the authorities of that server's certificate, PEM [default: those of the system]
+    authorizer_ca_file "TICKCAST_AUTHORIZER_CA_FILE" "FILE" PathBuf;
+    /// Time it has to answer; then the token is refused with 503, ms [default: 1000]
+    authorizer_timeout_ms "TICKCAST_AUTHORIZER_TIMEOUT_MS" "MS" u32;
+    /// Requests to it that are under way, an address a quarter of them; more are refused with 503 [default: 256]
+    authorizer_requests_max "TICKCAST_AUTHORIZER_REQUESTS_MAX" "N" u64;
+    /// Time for which its answer is used again, s; 0: it is not [default: 60]
+    authorizer_cache_s "TICKCAST_AUTHORIZER_CACHE_S" "S" u64;
     /// Sessions at a time of a user whose token or product does not say it: connections to streams, of all shards; 0 for
     /// no limit [default: 0]
     sessions_per_user_max "TICKCAST_SESSIONS_PER_USER_MAX" "N" u32;

@@ -4,6 +4,8 @@
 //! settings permit the last two. One that is in several places is refused, as is one of several in one place: two readers
 //! could take different ones.
 //!
+//! A credential that is the authorizer's matter is answered later, see [`super::questions`].
+//!
 //! What always holds: no refusal and no log line has a credential. The cookie of a browser counts only for a page of this
 //! server or of an allowed origin, which no other page can pretend to be.
 
@@ -16,11 +18,12 @@ use http::Request;
 use http::header::{self, HeaderMap};
 
 use super::admission::origin;
+use super::questions::Questions;
 use super::refusal::{RETRY_AFTER, Refusal};
 use super::request::{quote, tokens};
-use crate::access::{Cause, Denial, Now};
+use crate::access::{Answer, Cause, Denial, Found, Now};
 use crate::auth::Purpose;
-use crate::clock::{now_ns, wall_ns};
+use crate::clock::now_ns;
 use crate::config::Config;
 use crate::identity::Principal;
 use crate::shard::AuthRefusal;
@@ -30,60 +33,85 @@ use crate::state::ServerState;
 /// without padding, since the names of protocols have no other characters. The server never selects it.
 pub(super) const PROTOCOL_PREFIX: &str = "base64url.bearer.tickcast.";
 
+/// Who a credential stands for, or the number of the question about it.
+pub(super) enum Identified<T> {
+    Known(T),
+    Asked(u64),
+}
+
 /// Who sends a request; `None` for one without a credential that needs one.
 pub(super) fn identify(
     state: &ServerState,
     config: &Config,
     client: Option<IpAddr>,
     request: &Request<()>,
-) -> Result<Option<Arc<Principal>>, Refusal> {
+    questions: &Questions,
+) -> Result<Identified<Option<Arc<Principal>>>, Refusal> {
+    let anonymous = || Ok(Identified::Known(state.access.anonymous()));
     if !state.access.is_on() {
-        return Ok(state.access.anonymous());
+        return anonymous();
     }
-    let Some(credential) = find(request, config)? else { return Ok(state.access.anonymous()) };
-    authenticate(state, client, &credential).map(Some).map_err(|refusal| match refusal {
-        Refused::Limit(refusal) => refusal,
-        Refused::Denied(Denial { cause, .. }) if cause.is_passing() => {
-            Refusal::unavailable(cause.message(), RETRY_AFTER)
-        }
-        Refused::Denied(Denial { cause, .. }) => Refusal::unauthorized(cause.message()),
-    })
+    let Some(credential) = find(request, config)? else { return anonymous() };
+    check_failures(state, client)?;
+    let asker = questions.asker(client, false);
+    match state.access.find_client(&credential, asker, now()) {
+        Found::Asked => Ok(Identified::Asked(asker.number)),
+        Found::Known(found) => judge(state, client, found).map(|principal| Identified::Known(Some(principal))),
+    }
 }
 
-/// Whose token a client has sent on its open connection.
+/// Whose token a client has sent on its open connection. `is_fresh`: it has another one, which this one is to prolong.
 pub(super) fn of_message(
     state: &ServerState,
     client: Option<IpAddr>,
     token: &str,
-) -> Result<Arc<Principal>, AuthRefusal> {
-    authenticate(state, client, token.as_bytes()).map_err(|refused| match refused {
-        Refused::Limit(Refusal { code, message, .. }) => AuthRefusal { code, message },
-        Refused::Denied(Denial { cause, .. }) => {
-            let code = if cause.is_passing() { "unavailable" } else { "unauthorized" };
-            AuthRefusal { code, message: cause.message().to_owned() }
-        }
-    })
+    is_fresh: bool,
+    questions: &Questions,
+) -> Identified<Result<Arc<Principal>, AuthRefusal>> {
+    if let Err(Refusal { code, message, .. }) = check_failures(state, client) {
+        return Identified::Known(Err(AuthRefusal { code, message }));
+    }
+    let asker = questions.asker(client, is_fresh);
+    match state.access.find_client(token.as_bytes(), asker, now()) {
+        Found::Asked => Identified::Asked(asker.number),
+        Found::Known(found) => Identified::Known(judge_message(state, client, found)),
+    }
 }
 
-enum Refused {
-    /// Its address has presented too many wrong ones.
-    Limit(Refusal),
-    Denied(Denial),
-}
-
-fn authenticate(state: &ServerState, client: Option<IpAddr>, credential: &[u8]) -> Result<Arc<Principal>, Refused> {
-    check_failures(state, client).map_err(Refused::Limit)?;
-    let found = state.access.authenticate(credential, now());
+/// The client that was found for the credential of a request, or its refusal.
+pub(super) fn judge(state: &ServerState, client: Option<IpAddr>, found: Answer) -> Result<Arc<Principal>, Refusal> {
     found.map_err(|denial| {
-        // A token that was valid once is no attempt to guess one.
-        if matches!(denial.cause, Cause::Invalid | Cause::TooLong) {
-            state.auth_failures.count(Purpose::Subscribe, client, now_ns());
+        note_denial(state, client, &denial);
+        let message = denial.cause.message();
+        match denial.cause {
+            cause if cause.is_passing() => Refusal::unavailable(message, RETRY_AFTER),
+            Cause::Forbidden => Refusal::forbidden(message),
+            _ => Refusal::unauthorized(message),
         }
-        let address = client.map_or_else(|| "an unknown address".to_owned(), |client| client.to_string());
-        tracing::info!("credential of {address} refused: {}: {}", denial.cause.word(), denial.detail);
-        state.access.log_refused("subscribe", client, denial.cause.word(), &denial.detail);
-        Refused::Denied(denial)
     })
+}
+
+/// The same for the token of a message.
+pub(super) fn judge_message(
+    state: &ServerState,
+    client: Option<IpAddr>,
+    found: Answer,
+) -> Result<Arc<Principal>, AuthRefusal> {
+    found.map_err(|denial| {
+        note_denial(state, client, &denial);
+        let code = if denial.cause.is_passing() { "unavailable" } else { "unauthorized" };
+        AuthRefusal { code, message: denial.cause.message().to_owned() }
+    })
+}
+
+fn note_denial(state: &ServerState, client: Option<IpAddr>, denial: &Denial) {
+    // A token that was valid once is no attempt to guess one.
+    if matches!(denial.cause, Cause::Invalid | Cause::TooLong) {
+        state.auth_failures.count(Purpose::Subscribe, client, now_ns());
+    }
+    let address = client.map_or_else(|| "an unknown address".to_owned(), |client| client.to_string());
+    tracing::info!("credential of {address} refused: {}: {}", denial.cause.word(), denial.detail);
+    state.access.log_refused("subscribe", client, denial.cause.word(), &denial.detail);
 }
 
 /// Refuses an address that has presented too many wrong tokens, whatever it presents now.
@@ -97,7 +125,7 @@ pub(super) fn check_failures(state: &ServerState, client: Option<IpAddr>) -> Res
 
 /// The present time of both clocks.
 pub(super) fn now() -> Now {
-    Now { wall_s: wall_ns() / 1_000_000_000, ns: now_ns() }
+    Now::present()
 }
 
 /// The credential of a request.

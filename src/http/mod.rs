@@ -37,6 +37,7 @@ pub mod handshake;
 pub mod listener;
 mod listing;
 mod portions;
+mod questions;
 pub mod refusal;
 pub mod request;
 mod response;

@@ -191,15 +191,15 @@ async fn get(
     let (path, query, headers) = (request.uri().path(), request.uri().query().unwrap_or(""), request.headers());
     match endpoint {
         Some(Endpoint::Instruments) => {
-            let principal = server.identified(connection, request)?;
+            let principal = server.identified(connection, request).await?;
             instruments::get(server, &principal, headers).await
         }
         Some(Endpoint::Snapshot) => {
-            let principal = server.identified(connection, request)?;
+            let principal = server.identified(connection, request).await?;
             snapshot::get(server, &principal, symbol(path), query, headers).await
         }
         Some(Endpoint::Bars) => {
-            let principal = server.identified(connection, request)?;
+            let principal = server.identified(connection, request).await?;
             bars::get(server, &principal, symbol(path), query).await
         }
         Some(Endpoint::Operator) => {
@@ -219,7 +219,7 @@ async fn answer_snapshots(
     connection: &mut Connection,
     request: &Request<()>,
 ) -> Result<(), Refusal> {
-    let principal = server.identified(connection, request)?;
+    let principal = server.identified(connection, request).await?;
     let (response, rest) = snapshot::begin(server, &principal, request).await?;
     let Some(rest) = rest else { return respond(server, connection, request, response).await };
     server.take_get_units(connection, snapshot::units_of(rest.instruments()))?;

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_lite::future;
 use glommio::sync::Semaphore;
 use socket2::SockRef;
 
@@ -18,12 +19,14 @@ use super::admission::{Admission, Rejection};
 use super::answers::{AnswerMemory, AnswersFull, HeldAnswer};
 use super::assets::Assets;
 use super::connection::Connection;
-use super::credential;
+use super::credential::{self, Identified};
 use super::handshake::{Supported, Upgrade, accept_upgrade};
 use super::listing::ListingCache;
+use super::questions::{AskingClient, Questions};
 use super::refusal::{RETRY_AFTER, Refusal};
 use super::sessions::{Caller, LocalSessions, SESSION_LIMIT};
 use super::slots::SlotTable;
+use super::timer;
 use crate::allowance::{AddressKey, Allowance, Allowances};
 use crate::clock::now_ns;
 use crate::config::Config;
@@ -33,7 +36,7 @@ use crate::io::descriptor;
 use crate::io::sealed::Sealed;
 use crate::io::uring::Uring;
 use crate::memory;
-use crate::shard::{Shard, SlowClient};
+use crate::shard::{AuthRefusal, Shard, SlowClient};
 use crate::state::{ServerState, SlowClientRow};
 use crate::stats::Counter;
 use crate::wake::ShardWaker;
@@ -93,6 +96,7 @@ pub struct HttpServer {
     slots: RefCell<SlotTable>,
     pub(super) sessions: LocalSessions,
     pub(super) accept_signal: AcceptSignal,
+    questions: Questions,
     /// The generation of credentials that the clients of the shard are, or were, asked about.
     reviewed: Cell<u64>,
     /// The slot that is next, while they are.
@@ -132,6 +136,7 @@ impl HttpServer {
         Self {
             index,
             shard,
+            questions: Questions::new(waker.clone()),
             waker,
             config: RefCell::new(Arc::new(shared.state.config.clone())),
             admission: Admission::new(shared.addresses.clone()),
@@ -174,24 +179,31 @@ impl HttpServer {
         *self.config.borrow_mut() = config;
     }
 
-    /// Verifies tokens that clients have sent, a few at a time, ends sessions that other shards want ended, and asks about
-    /// the credentials of clients where some were revoked. True if there was anything to do.
+    /// Verifies tokens that clients have sent, a few at a time, passes on what the authorizer has answered, ends sessions
+    /// that other shards want ended, and asks about the credentials of clients where some were revoked. True if there was
+    /// anything to do.
     pub fn serve_credentials(&self) -> bool {
         /// Some 0.1 ms each.
         const TOKENS: usize = 4;
+        /// Some 10 us each.
+        const ANSWERS: usize = 32;
         let mut has_worked = false;
         for _ in 0..TOKENS {
             let Some(request) = self.shard.borrow_mut().take_auth_request() else { break };
-            let client = self.slots.borrow().address(request.slot_id.index).map(|address| address.client());
-            let outcome = credential::of_message(self.state(), client, request.token.reveal());
-            let outcome = outcome.and_then(|principal| self.admit(request.slot_id, client, principal));
-            let refused = outcome.as_ref().err().filter(|refusal| refusal.code == SESSION_LIMIT).cloned();
-            let mut shard = self.shard.borrow_mut();
-            shard.authenticated(request.slot_id, outcome, now_ns());
-            if let Some(refusal) = refused {
-                shard.end_session(request.slot_id, &refusal.message, now_ns());
+            let slot_id = request.slot_id;
+            let address = self.slots.borrow().address(slot_id.index).map(|address| address.client());
+            let (token, is_fresh) = (request.token.reveal(), self.has_session(slot_id));
+            match credential::of_message(self.state(), address, token, is_fresh, &self.questions) {
+                Identified::Known(outcome) => self.conclude_auth(AskingClient { slot_id, address }, outcome),
+                Identified::Asked(number) => self.questions.expect(number, AskingClient { slot_id, address }),
             }
             has_worked = true;
+        }
+        for _ in 0..ANSWERS {
+            has_worked |= self.questions.has_answers();
+            let Some((client, answer)) = self.questions.next() else { break };
+            let outcome = self.state().access.conclude(answer);
+            self.conclude_auth(client, credential::judge_message(self.state(), client.address, outcome));
         }
         has_worked |= self.end_ordered_sessions();
         let access = &self.state().access;
@@ -203,6 +215,23 @@ impl HttpServer {
             self.review.set(Some(0));
         }
         has_worked | self.review_clients()
+    }
+
+    /// True if there are answers of the authorizer: the shard must not sleep.
+    pub fn has_answers(&self) -> bool {
+        self.questions.has_answers()
+    }
+
+    /// Goes on with a client whose token was verified.
+    fn conclude_auth(&self, client: AskingClient, outcome: Result<Arc<Principal>, AuthRefusal>) {
+        let AskingClient { slot_id, address } = client;
+        let outcome = outcome.and_then(|principal| self.admit(slot_id, address, principal));
+        let refused = outcome.as_ref().err().filter(|refusal| refusal.code == SESSION_LIMIT).cloned();
+        let mut shard = self.shard.borrow_mut();
+        shard.authenticated(slot_id, outcome, now_ns());
+        if let Some(refusal) = refused {
+            shard.end_session(slot_id, &refusal.message, now_ns());
+        }
     }
 
     /// Asks about the credentials of some clients. True if there were any.
@@ -234,23 +263,42 @@ impl HttpServer {
         if self.state().access.is_on() { credential::check_failures(self.state(), client) } else { Ok(()) }
     }
 
-    /// Who sends a request; `None` for one without a credential that needs one.
-    pub(super) fn identify(
+    /// Who sends a request; `None` for one without a credential that needs one. Where the authorizer has to be asked, the
+    /// connection waits for its answer, and may be evicted meanwhile.
+    pub(super) async fn identify(
         &self,
         connection: &Connection,
         request: &http::Request<()>,
     ) -> Result<Option<Arc<Principal>>, Refusal> {
         let client = connection.address().map(|address| address.client());
-        credential::identify(self.state(), &self.config(), client, request)
+        let config = self.config();
+        let number = match credential::identify(self.state(), &config, client, request, &self.questions)? {
+            Identified::Known(principal) => return Ok(principal),
+            Identified::Asked(number) => number,
+        };
+        let late = async {
+            timer::sleep(Duration::from_millis(config.upgrade_timeout_ms.into())).await;
+            Err(Refusal::unavailable("token: not checked in time (upgrade_timeout_ms)", RETRY_AFTER))
+        };
+        let evicted = async {
+            connection.pending().must_end().await;
+            let message = "evicted for a newer connection before its token was checked (pending_connections_max)";
+            Err(Refusal::unavailable(message, Duration::ZERO))
+        };
+        connection.pending().set_waiting();
+        let answered = async { Ok(self.questions.answer(number).await) };
+        let answer = future::or(answered, future::or(evicted, late)).await?;
+        connection.pending().set_serving();
+        credential::judge(self.state(), client, self.state().access.conclude(answer)).map(Some)
     }
 
     /// The same for a request that is answered at once: one without a credential that needs one is refused.
-    pub(super) fn identified(
+    pub(super) async fn identified(
         &self,
         connection: &Connection,
         request: &http::Request<()>,
     ) -> Result<Arc<Principal>, Refusal> {
-        self.identify(connection, request)?.ok_or_else(|| {
+        self.identify(connection, request).await?.ok_or_else(|| {
             Refusal::unauthorized("token: missing: expected Authorization: Bearer TOKEN, with a token or an API key")
         })
     }
@@ -425,7 +473,8 @@ impl HttpServer {
         Ok(())
     }
 
-    fn refuse_new(&self) -> Result<(), Refusal> {
+    /// Refuses streams while the server drains, or has no memory for them.
+    pub(super) fn refuse_new(&self) -> Result<(), Refusal> {
         if self.state().lifecycle.is_draining() {
             return Err(self.reject(Rejection::Draining));
         }

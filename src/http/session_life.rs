@@ -109,6 +109,12 @@ impl HttpServer {
         Ok(principal)
     }
 
+    /// True if this client is a user already.
+    pub(super) fn has_session(&self, slot_id: SlotId) -> bool {
+        let by_slot = self.sessions.by_slot.borrow();
+        by_slot.get(slot_id.index as usize).and_then(Option::as_ref).is_some_and(|session| session.slot_id == slot_id)
+    }
+
     /// Notes the new rights of a session. False if the client has none yet.
     fn has_changed(&self, slot_id: SlotId, principal: &Arc<Principal>) -> bool {
         let mut by_slot = self.sessions.by_slot.borrow_mut();

@@ -16,12 +16,14 @@ pub enum Kind {
     Anonymous,
     Token,
     ApiKey,
+    /// A text that the authorizer of the operator knows.
+    Authorized,
 }
 
 /// What the rights of a token come from, so that they can be found anew when the settings have changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// The `iss` of the token.
+    /// The `iss` of the token, or the URL of the authorizer.
     pub issuer: Box<str>,
     pub claim: Claim,
 }
@@ -29,7 +31,7 @@ pub struct Source {
 /// What a token says about its rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// Nothing: it has those of its issuer.
+    /// Nothing: it has those of its issuer. An authorizer always says something.
     None,
     /// Rules alone, which no settings change.
     Rules,
@@ -60,10 +62,12 @@ pub struct Principal {
     pub issued_s: u64,
     /// When its token expires, s.
     pub expires_s: Option<u64>,
+    /// When the authorizer has answered, s; 0 for other credentials.
+    pub answered_s: u64,
     pub rights: Arc<Rights>,
     /// What of it is counted and reported.
     pub contract: Contract,
-    /// Of a token.
+    /// Of a token, or the answer of an authorizer.
     pub source: Option<Arc<Source>>,
 }
 
@@ -71,7 +75,8 @@ impl Principal {
     /// A client with these rights, without an end.
     pub fn new(kind: Kind, user: &str, rights: Arc<Rights>) -> Self {
         let contract = Contract::default();
-        Self { kind, user: user.into(), jti: None, issued_s: 0, expires_s: None, rights, contract, source: None }
+        let (issued_s, expires_s, answered_s) = (0, None, 0);
+        Self { kind, user: user.into(), jti: None, issued_s, expires_s, answered_s, rights, contract, source: None }
     }
 
     /// A client of a server that identifies none.

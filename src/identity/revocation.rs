@@ -134,9 +134,9 @@ impl Revocations {
             return false;
         }
         let of_user = self.users.get(&*principal.user).is_some_and(|before| principal.issued_s < before.issued_before);
-        // All tokens of a time are a matter of the signing keys: API keys have none.
+        // All tokens of a time: API keys have none.
         let of_all =
-            principal.kind == Kind::Token && self.all.is_some_and(|before| principal.issued_s < before.issued_before);
+            principal.kind != Kind::ApiKey && self.all.is_some_and(|before| principal.issued_s < before.issued_before);
         let of_token = || principal.jti.as_ref().is_some_and(|jti| self.tokens.contains_key(&**jti));
         of_user || of_all || (!self.tokens.is_empty() && of_token())
     }

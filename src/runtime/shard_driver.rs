@@ -295,6 +295,7 @@ impl ShardDriver {
             && !shard.io().has_own_completions()
             && !shard.has_new_records()
             && !shard.wants_resync()
+            && !self.server.has_answers()
             && self.commands.is_empty();
         self.publish_counters(&mut shard);
         if !may_sleep {

@@ -65,12 +65,17 @@ pub(super) fn auth_due(client: &Client, now_ns: u64, wall_ns: u64, notice_s: u32
     if client.auth_until_ns != 0 {
         return (now_ns >= client.auth_until_ns).then_some(AuthDue::Timeout);
     }
-    let expires_s = client.principal.as_ref()?.expires_s?;
+    let principal = client.principal.as_ref()?;
+    let (expires_s, answered_s) = (principal.expires_s?, principal.answered_s);
     let wall_s = wall_ns / 1_000_000_000;
     if wall_s >= expires_s.saturating_add(grace_s.into()) {
         return Some(AuthDue::Expired);
     }
+    let is_told = notice_s > 0;
     let notice_s = u64::from(notice_s) + u64::from(client.slot_id.index) % SPREAD_S;
-    let is_soon = notice_s > 0 && !client.is_told_expiring && wall_s.saturating_add(notice_s) >= expires_s;
+    // The end of a short answer is not announced at once: the client would have the authorizer asked without end.
+    let of_answer = (answered_s > 0).then(|| expires_s.saturating_sub(answered_s) / 2);
+    let notice_s = of_answer.map_or(notice_s, |half_s| notice_s.min(half_s));
+    let is_soon = is_told && !client.is_told_expiring && wall_s.saturating_add(notice_s) >= expires_s;
     is_soon.then(|| AuthDue::Expiring(expires_s.saturating_sub(wall_s)))
 }

@@ -105,6 +105,14 @@ fn texts(list: &[Box<str>]) -> Vec<Cow<'_, str>> {
     list.iter().map(|text| Cow::Borrowed(&**text)).collect()
 }
 
+fn credential(kind: Kind) -> &'static str {
+    match kind {
+        Kind::ApiKey => "api_key",
+        Kind::Authorized => "authorizer",
+        Kind::Token | Kind::Anonymous => "token",
+    }
+}
+
 fn of_session<'a>(session: &'a SessionFacts, change: &'a Change, at_ms: u64, run: u32) -> Line<'a> {
     let principal: &Principal = &session.principal;
     let mut line = Line {
@@ -116,7 +124,7 @@ fn of_session<'a>(session: &'a SessionFacts, change: &'a Change, at_ms: u64, run
         address: session.address.map_or_else(String::new, |address| address.to_string()).into(),
         transport: session.transport.into(),
         delay_s: session.delay_s.into(),
-        credential: if principal.kind == Kind::ApiKey { "api_key" } else { "token" }.into(),
+        credential: credential(principal.kind).into(),
         from: utc(session.from_ms).into(),
         ..Line::default()
     };

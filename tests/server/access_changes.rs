@@ -11,7 +11,7 @@ const ANONYMOUS: &str = "[anonymous]\nallow = [{ symbols = ['BTC-*'] }]";
 
 impl Quotes {
     /// Replaces a part of the configuration and has it read.
-    fn reload(&self, from: &str, to: &str) {
+    pub(crate) fn reload(&self, from: &str, to: &str) {
         let path = self.folder.path().join("tickcast.toml");
         let text = std::fs::read_to_string(&path).expect("the configuration");
         assert!(text.contains(from), "{text}");
@@ -21,7 +21,7 @@ impl Quotes {
 }
 
 /// An answer that the client has not asked for.
-fn renewed(client: &mut Client) -> Value {
+pub(crate) fn renewed(client: &mut Client) -> Value {
     let reply = reply_of(client, "authenticated");
     assert_eq!(reply["id"], 0, "{reply}");
     reply

@@ -35,8 +35,9 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["affinity", "auth", "bars", "clock", "fault", "lifecycle", "rate_limit", "ring", "sequencer", "tls", "wake"],
     ),
     ("usage", &["clock", "identity"]),
-    // Key sets are fetched as the answers of venues are. A session is ended where its slot is.
-    ("access", &["clock", "identity", "ingest", "io", "tls", "usage"]),
+    // Key sets are fetched as the answers of venues are. A session is ended where its slot is. Shards are woken for the
+    // answers of the authorizer.
+    ("access", &["clock", "identity", "ingest", "io", "tls", "usage", "wake"]),
     // The limits of the bars, the feeds and the shards are settings, with their cost in memory.
     (
         "config",

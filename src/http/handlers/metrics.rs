@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::access::Cause;
+use crate::access::{AuthorizerCounts, Cause};
 use crate::auth::Purpose;
 use crate::clock::{self, now_ns, wall_ns};
 use crate::http::handlers::market::market_of;
@@ -62,6 +62,7 @@ pub(super) fn of_server(state: &ServerState) -> Vec<Metric> {
     let mut metrics = of_sequencer(state);
     metrics.extend(of_publishers(state));
     metrics.extend(of_access(state));
+    metrics.extend(of_authorizer(state));
     metrics.extend(of_sessions(state));
     metrics.extend(of_spool(state));
     metrics.extend(of_bars_and_clock(state));
@@ -208,6 +209,26 @@ fn of_access(state: &ServerState) -> Vec<Metric> {
             refused(Cause::Full),
             "Tokens refused because their rights were one set too many: entitlement_sets_max",
         ),
+        count(
+            "credentials_forbidden",
+            refused(Cause::Forbidden),
+            "Tokens refused because the authorizer has answered 403",
+        ),
+        count(
+            "credentials_late",
+            refused(Cause::Late),
+            "Tokens refused because the authorizer did not answer in time: authorizer_timeout_ms",
+        ),
+        count(
+            "credentials_unchecked",
+            refused(Cause::Unchecked),
+            "Tokens refused because the authorizer was not reached, or its answer was none",
+        ),
+        count(
+            "credentials_busy",
+            refused(Cause::Busy),
+            "Tokens refused because too many requests to the authorizer were under way: authorizer_requests_max",
+        ),
         count("credentials_reused", reused, "Tokens accepted without a verification: accepted_tokens_max"),
         level("credentials_kept", kept as u64, "Accepted tokens that are not verified again"),
         level("entitlement_sets", sets as u64, "Different rights of tokens: entitlement_sets_max"),
@@ -225,6 +246,22 @@ fn of_access(state: &ServerState) -> Vec<Metric> {
             "Issuers whose tokens are refused now",
         ),
         level("revocations", access.revoked().entries().len() as u64, "Tokens and users that are revoked"),
+    ]
+}
+
+fn of_authorizer(state: &ServerState) -> Vec<Metric> {
+    let AuthorizerCounts { requests, late, unreachable, invalid, cached, joined, latency_us, kept, under_way } =
+        state.access.authorizer_counts();
+    vec![
+        count("authorizer_requests", requests, "Requests to the authorizer that have ended"),
+        count("authorizer_late", late, "Of those, without an answer in time: authorizer_timeout_ms"),
+        count("authorizer_unreachable", unreachable, "Of those, ones that did not reach it"),
+        count("authorizer_invalid", invalid, "Of those, with an answer that was none or was not understood"),
+        count("authorizer_latency_us", latency_us, "Time from all requests to their answers, us"),
+        level("authorizer_under_way", under_way, "Requests to the authorizer under way: authorizer_requests_max"),
+        count("authorizer_joined", joined, "Tokens that waited for a request which was under way"),
+        count("authorizer_cached", cached, "Tokens for which the answer was there: authorizer_cache_s"),
+        level("authorizer_kept", kept, "Answers that are used again"),
     ]
 }
 

@@ -33,7 +33,7 @@ pub(crate) async fn serve(
     request: &Request<()>,
 ) -> Result<(), Refusal> {
     let subscription = parse(server, request)?;
-    let principal = match server.identified(connection, request) {
+    let principal = match server.identified(connection, request).await {
         Ok(principal) => principal,
         Err(refusal) => return refuse(server, connection, request, refusal).await,
     };

@@ -23,7 +23,9 @@ pub(crate) async fn serve(
     server.check_failures(connection)?;
     let upgrade = server.upgrade(connection, request, &supported).await?;
     // Behind the permit, whose rates so hold for signatures as well.
-    let principal = server.identify(connection, request)?;
+    let principal = server.identify(connection, request).await?;
+    // The answer of an authorizer may have taken its time.
+    server.refuse_new()?;
     let format = match upgrade.protocol.as_deref() {
         Some(json::SUBPROTOCOL) => Format::Json,
         Some(_) => Format::Binary,

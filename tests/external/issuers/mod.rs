@@ -89,10 +89,15 @@ impl Drop for Issuer {
 
 /// The block of docs/issuers.md that begins with this line, with the address of the issuer.
 fn recipe(name: &str, base: &str) -> String {
+    block("toml", name).replace("https://id.example.com", base)
+}
+
+fn block(language: &str, name: &str) -> String {
     let text = std::fs::read_to_string(paths::repository().join("docs/issuers.md")).expect("the recipe");
-    let start = text.find(&format!("```toml\n# {name}\n")).expect("the block of the recipe");
-    let block = &text[start + "```toml\n".len()..];
-    block[..block.find("```").expect("its end")].replace("https://id.example.com", base)
+    let fence = format!("```{language}\n");
+    let start = text.find(&format!("{fence}# {name}\n")).expect("the block of the recipe");
+    let block = &text[start + fence.len()..];
+    block[..block.find("```").expect("its end")].to_owned()
 }
 
 fn start(folder: &Path, config: &str, args: &[&str]) -> Server {
@@ -372,4 +377,75 @@ fn keys_that_cannot_be_read_are_told_and_logged_as_documented() {
     let server = start(folder.path(), &config, &[]);
     server.wait_for_metric("tickcast_jwks_fetches_total", |fetches| fetches >= 1);
     assert_eq!(server.metric_values("tickcast_jwks_fetches_failed_total"), [0]);
+}
+
+/// The authorizer of the recipe. It is ended with its handle.
+struct Authorizer(Child);
+
+impl Drop for Authorizer {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn authorizer_of_the_recipe_lets_in_whom_it_knows_and_others_are_told_as_documented() {
+    let _machine = shared();
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = folder.path().join("authorizer.py");
+    std::fs::write(&program, block("python", "authorizer")).expect("the folder is writable");
+    let mut command = Command::new("python3");
+    let spawned = command.arg(&program).arg("0").stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
+    let Ok(mut authorizer) = spawned.map(Authorizer) else { return println!("SKIPPED: there is no python3") };
+    let mut line = String::new();
+    let stdout = authorizer.0.stdout.take().expect("it is piped");
+    BufReader::new(stdout).read_line(&mut line).expect("it says its port");
+    let port: u16 = line.trim().parse().expect("a port");
+    let config = block("toml", "authorizer").replace("127.0.0.1:9005", &format!("127.0.0.1:{port}"));
+    let server = start(folder.path(), &config, &[]);
+    for _ in 0..3 {
+        let listed = instruments(&server, "session-7f3c0a91d2e4").json();
+        let symbols = listed["instruments"].as_array().expect("a list").iter();
+        let symbols: Vec<_> = symbols.map(|instrument| instrument["symbol"].as_str().expect("a name")).collect();
+        assert!(!symbols.is_empty() && symbols.iter().all(|symbol| symbol.starts_with("BTC-")), "{symbols:?}");
+    }
+    let row = |what, status, told, logged| Row { what, status, told, logged };
+    let unreachable = "an authorizer: not reached";
+    for (token, code, row) in [
+        (
+            "session-of-nobody-at-all",
+            "unauthorized",
+            row(
+                "an authorizer: it has answered 401",
+                401,
+                "token: not valid",
+                "invalid: the authorizer has answered 401",
+            ),
+        ),
+        (
+            "session-b81e55f0c377",
+            "forbidden",
+            row(
+                "an authorizer: it has answered 403",
+                403,
+                "token: its user may not connect",
+                "forbidden: the authorizer has answered 403",
+            ),
+        ),
+        (
+            "session-after-its-end",
+            "unavailable",
+            row(unreachable, 503, "token: it cannot be checked now: try again later", "authorizer: "),
+        ),
+    ] {
+        if row.what == unreachable {
+            authorizer.0.kill().expect("it runs");
+            authorizer.0.wait().expect("it ends");
+        }
+        instruments(&server, token).assert_refusal(row.status, code, &[row.told]);
+        server.program.wait_for_stderr(row.logged);
+        assert_documented(&row);
+    }
 }
