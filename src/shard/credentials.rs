@@ -60,22 +60,60 @@ pub(super) enum AuthDue {
 
 /// The same for a client at this time. `grace_s`: how long it may go on with an expired token.
 pub(super) fn auth_due(client: &Client, now_ns: u64, wall_ns: u64, notice_s: u32, grace_s: u32) -> Option<AuthDue> {
-    /// Clients with tokens from one second do not ask for new ones in one second.
-    const SPREAD_S: u64 = 16;
     if client.auth_until_ns != 0 {
         return (now_ns >= client.auth_until_ns).then_some(AuthDue::Timeout);
     }
     let principal = client.principal.as_ref()?;
-    let (expires_s, answered_s) = (principal.expires_s?, principal.answered_s);
-    let wall_s = wall_ns / 1_000_000_000;
+    let (expires_s, wall_s) = (principal.expires_s?, wall_ns / 1_000_000_000);
     if wall_s >= expires_s.saturating_add(grace_s.into()) {
         return Some(AuthDue::Expired);
     }
-    let is_told = notice_s > 0;
-    let notice_s = u64::from(notice_s) + u64::from(client.slot_id.index) % SPREAD_S;
-    // The end of a short answer is not announced at once: the client would have the authorizer asked without end.
-    let of_answer = (answered_s > 0).then(|| expires_s.saturating_sub(answered_s) / 2);
-    let notice_s = of_answer.map_or(notice_s, |half_s| notice_s.min(half_s));
-    let is_soon = is_told && !client.is_told_expiring && wall_s.saturating_add(notice_s) >= expires_s;
+    let announced_s = announced_s(principal, client.slot_id.index, notice_s)?;
+    let is_soon = !client.is_told_expiring && wall_s >= announced_s;
     is_soon.then(|| AuthDue::Expiring(expires_s.saturating_sub(wall_s)))
+}
+
+/// When the end of a token is announced to its client, if it is.
+fn announced_s(principal: &Principal, slot: u32, notice_s: u32) -> Option<u64> {
+    /// Clients with tokens from one second do not ask for new ones in one second.
+    const SPREAD_S: u64 = 16;
+    if notice_s == 0 {
+        return None;
+    }
+    let expires_s = principal.expires_s?;
+    let notice_s = u64::from(notice_s) + u64::from(slot) % SPREAD_S;
+    if principal.answered_s == 0 {
+        return Some(expires_s.saturating_sub(notice_s));
+    }
+    // That of a short answer is not announced at once: the client would have the authorizer asked without end.
+    let life_s = expires_s.saturating_sub(principal.answered_s);
+    Some(expires_s.saturating_sub(notice_s.min(life_s / 2)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::identity::{Kind, Rights};
+
+    #[test]
+    fn end_is_announced_in_time_but_for_answers_not_at_once_and_without_a_notice_never() {
+        let token = |expires_s, answered_s| {
+            let principal = Principal::new(Kind::Token, "u", Arc::new(Rights::none()));
+            Principal { expires_s, answered_s, ..principal }
+        };
+        for (principal, slot, notice_s, expected) in [
+            (token(Some(1000), 0), 0, 60, Some(940)),
+            (token(Some(1000), 0), 19, 60, Some(937)),
+            (token(Some(1000), 0), 3, 0, None),
+            (token(None, 0), 3, 60, None),
+            (token(Some(1000), 500), 3, 60, Some(937)),
+            (token(Some(1000), 980), 3, 60, Some(990)),
+            (token(Some(1000), 980), 3, 0, None),
+            (token(Some(1000), 999), 3, 60, Some(1000)),
+        ] {
+            assert_eq!(announced_s(&principal, slot, notice_s), expected, "{principal:?}");
+        }
+    }
 }
