@@ -293,7 +293,7 @@ impl Access {
             };
             add(counter, 1);
             let setting = if is_late { " (authorizer_timeout_ms)" } else { "" };
-            Denial { cause, detail: format!("authorizer: {failure}{setting}") }
+            Denial { cause, detail: format!("{failure}{setting}") }
         })?;
         let read = answer::read(&answer, token, url, &policy.settings.products, now);
         let (principal, rights): (Principal, Rights) = read.inspect_err(|denial| {
