@@ -41,14 +41,19 @@ function pack() {
   return join(folder, out);
 }
 
-/** An application that installs the folder has modules and types. */
+/** An application that installs the folder, as a copy or as a link, has modules and types. */
 function installFolder() {
+  for (const how of ["--install-links", "--no-install-links"]) installFolderAs(how);
+  console.log("installed from the folder");
+}
+
+function installFolderAs(how) {
   const linked = join(folder, "linked");
   rmSync(linked, { recursive: true, force: true });
-  rmSync(join(folder, "js/dist"), { recursive: true });
+  rmSync(join(folder, "js/dist"), { recursive: true, force: true });
   mkdirSync(linked, { recursive: true });
   writeFileSync(join(linked, "package.json"), '{ "name": "linked", "private": true, "type": "module" }');
-  npm(linked, "install", "--offline", "--no-audit", "--no-fund", join(folder, "js"));
+  npm(linked, "install", how, "--offline", "--no-audit", "--no-fund", join(folder, "js"));
   const lines = [
     'import { connect, type Client } from "tickcast";',
     'import { followBars } from "tickcast/adapters/lightweight-charts";',
@@ -58,7 +63,6 @@ function installFolder() {
   writeFileSync(join(linked, "page.ts"), lines.join("\n"));
   const options = ["--strict", "--noEmit", "--module", "esnext", "--moduleResolution", "bundler", "--target", "es2022"];
   run(linked, process.execPath, join(app, "node_modules/typescript/bin/tsc"), ...options, "page.ts");
-  console.log("installed from the folder");
 }
 
 /** Installs the tarball into the project, and builds that. */

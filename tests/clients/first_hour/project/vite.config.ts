@@ -1,5 +1,5 @@
 import react from "@vitejs/plugin-react";
 import { defineConfig } from "vite";
 
-// What the client's README says of Vite.
-export default defineConfig({ plugins: [react()], optimizeDeps: { exclude: ["tickcast"] } });
+// As Vite's template has it: the client needs no setting.
+export default defineConfig({ plugins: [react()] });
