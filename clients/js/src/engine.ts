@@ -289,6 +289,8 @@ export class Engine {
     }
     const { unknown = [], denied = [], limited = [], delayed = [] } = message;
     const { channels } = request;
+    const continues = message.type === "resumed" && message.how === "replay";
+    const ends = this.#interest.depthAnswered(request.items, message.book_depth ?? 0, continues);
     const isPart = new Set(limited);
     for (const item of request.items) {
       const { name } = item.target;
@@ -307,6 +309,8 @@ export class Engine {
       if (item.stage === Stage.Syncing) this.#syncing++;
       else item.recovering = false;
     }
+    for (const end of ends) this.#request(end);
+    if (ends.length > 0) this.#plan();
     // A later right to them begins anew: what came meanwhile is not missing.
     if (denied.length > 0) this.#forgetDropped();
     if (channels.length > 1) this.#askAgain(request.items.filter((item) => item.partial));

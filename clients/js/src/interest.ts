@@ -53,6 +53,8 @@ export interface Item {
   delayed: boolean;
   /** It was synced before the connection was lost, and is not yet synced again. */
   recovering: boolean;
+  /** Levels of each side of its book by the last answer; 0 for all. */
+  depth: number;
 }
 
 /** A symbol or pattern, with its items by channel. */
@@ -189,6 +191,22 @@ export class Interest {
     return requests;
   }
 
+  /**
+   * Notes the depth of books in an answer. A replay does not change the depth of a book: items that continue with another
+   * one begin anew. Returns the requests that end these.
+   */
+  depthAnswered(items: readonly Item[], depth: number, continues: boolean): ServerRequest[] {
+    const books = items.filter(({ channel }) => channel === "book");
+    const changed = continues ? books.filter((item) => item.depth !== depth) : [];
+    const ends = this.#grouped(
+      changed.map((item) => ({ ...item, requestedMs: 0 })),
+      "unsubscribe",
+    );
+    for (const item of books) item.depth = depth;
+    for (const item of changed) [item.stage, item.token] = [Stage.New, null];
+    return ends;
+  }
+
   /** Removes items without subscribers; returns the unsubscribe requests for those that the server holds. */
   dropUnused(token: Token | null): ServerRequest[] {
     const dropped: Item[] = [];
@@ -275,7 +293,7 @@ export class Interest {
     if (!item) {
       item = {
         ...{ target, channel, subscribers: new Set(), stage: Stage.New, requestedMs: 0, token: null },
-        ...{ synced: false, recovering: false, partial: false, delayed: false },
+        ...{ synced: false, recovering: false, partial: false, delayed: false, depth: 0 },
       };
       target.items.set(channel, item);
     }

@@ -292,6 +292,32 @@ test("a lost stream resumes names before patterns, longer patterns first", async
   client.close();
 });
 
+test("books of another depth begin anew behind a replay, and the rest goes on", async () => {
+  const client = server.client();
+  client.subscribe({ symbols: "BTC-USD", channels: ["book", "trade"] });
+  await settle();
+  const reconnected = async (more: object): Promise<any[]> => {
+    server.last.welcome();
+    const [{ op, id }] = server.last.takeRequests();
+    const type = op === "resume" ? "resumed" : "subscribed";
+    server.last.sendControl({ type, id, how: "replay", from: 11, conflate_ms: 100, count: 1, unknown: [], ...more });
+    server.last.packet([BTC], { flags: op === "resume" ? 6 : 5, position: 10 });
+    const requests = server.last.takeRequests();
+    server.last.grant([BTC], { position: 12 });
+    server.last.closeWith(1006);
+    await settle(1000);
+    return requests;
+  };
+  expect(await reconnected({ book_depth: 5 })).toEqual([]);
+  expect(await reconnected({ book_depth: 5 })).toEqual([]);
+  expect(await reconnected({})).toMatchObject([
+    { op: "unsubscribe", channels: ["book"], symbols: ["BTC-USD"] },
+    { op: "subscribe", channels: ["book"], symbols: ["BTC-USD"] },
+  ]);
+  expect(await reconnected({})).toEqual([]);
+  client.close();
+});
+
 test("an incomplete snapshot is requested again, the rest resumes", async () => {
   const client = server.client();
   client.subscribe({ symbols: "BTC-USD" });

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from http import HTTPStatus
+from typing import Any
 
 import pytest
 from conftest import DEADLINE_S, definition, packet, quote, trade, until
-from fake import CAUGHT_UP, Fake, Peer, quick, summaries, take
+from fake import CAUGHT_UP, Fake, Peer, Script, quick, summaries, take
 from websockets.http11 import Response
 
 import tickcast
@@ -73,6 +74,32 @@ async def test_a_snapshot_after_a_resume_reports_the_gap() -> None:
         await client.ping()
         seen = [one for one in await take(summaries(client), 7) if one[0] in ("trade", "gap")]
         assert seen == [("trade", 1), ("gap", 2), ("trade", 9)]
+
+
+async def test_books_of_another_depth_begin_anew() -> None:
+    ops: list[str] = []
+
+    def script(lasts: bool, **more: Any) -> Script:
+        async def answer(peer: Peer) -> None:
+            ops.append((await peer.answer(**more))["op"])
+            await peer.socket.send(packet(definition(), position=10, flags=CAUGHT_UP))
+            if lasts:
+                await peer.serve()
+            else:
+                await peer.answer()
+                peer.reset()
+
+        return answer
+
+    again = script(False, how="replay", book_depth=5)
+    fake = Fake(script(False, book_depth=5), again, script(True, how="replay"), script(True))
+    async with fake as server, tickcast.connect(server.url, backoff=quick()) as client:
+        await client.subscribe(["BTC-USD"], channels=["book"])
+        await client.ping()
+        await until(lambda: len(ops) == 2)
+        await client.ping()
+        await until(lambda: len(ops) == 4)
+    assert ops == ["subscribe", "resume", "resume", "subscribe"]
 
 
 async def test_an_interrupted_snapshot_is_requested_again() -> None:

@@ -68,6 +68,7 @@ class Session:
         self._request_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._rejected: RejectedError | None = None
+        self._restart: ClosedError | None = None
         self._state = State.STALE
         self._token: Token | None = None
         self._limits: dict[str, int] = {}
@@ -296,7 +297,11 @@ class Session:
                 await asyncio.sleep(1.0)
 
     def _take_answer(self, request: Request, answer: dict[str, Any]) -> None:
+        continues = answer.get("type") == "resumed" and answer.get("how") == "replay"
         for interest in request.interests:
+            if "book" in request.channels and interest.take_depth(int(answer.get("book_depth", 0)), continues):
+                # A replay does not change the depth of a book: it begins anew, on a new connection.
+                self._restart = ClosedError(1006, "books have another depth than before: they begin anew")
             interest.unanswered -= 1
             interest.count += int(answer.get("count", 0))
             interest.take_names(answer)
@@ -383,6 +388,7 @@ class Session:
     async def _serve(self, socket: ClientConnection) -> ClosedError:
         """Reads a connection until it ends; returns the reason."""
         resubscribing: asyncio.Task[None] | None = None
+        self._restart = None
         try:
             while True:
                 async with asyncio.timeout(2 * self._heartbeat_s + SILENCE_S):
@@ -395,6 +401,8 @@ class Session:
                     resubscribing = asyncio.create_task(self._resubscribe())
                 else:
                     self._control(control)
+                    if self._restart is not None:
+                        return self._restart
         except ConnectionClosed as error:
             return closed(error)
         except TimeoutError:

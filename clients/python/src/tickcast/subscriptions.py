@@ -51,6 +51,15 @@ class Interest:
     denied: list[str] = field(default_factory=list[str])
     limited: list[str] = field(default_factory=list[str])
     delayed: list[str] = field(default_factory=list[str])
+    book_depth: int = 0
+    """Levels of each side of its books by the last answer; 0 for all."""
+
+    def take_depth(self, depth: int, continues: bool) -> bool:
+        """Takes the depth of its books from an answer. True if it continues with another one, and needs a snapshot."""
+        has_changed, self.book_depth = continues and depth != self.book_depth, depth
+        if has_changed:
+            self.token, self.caught_up = None, False
+        return has_changed
 
     def take_names(self, answer: Mapping[str, Any]) -> None:
         """What an answer says of its names."""
