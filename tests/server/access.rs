@@ -312,6 +312,8 @@ fn token_comes_in_each_place_and_never_in_two() {
     let path = format!("/v1/snapshot/BTC-USD?token={token}");
     assert_eq!(quotes.get(None, &path).status, 200);
     quotes.get(Some(&token), &path).assert_refusal(400, "bad_request", &["several places"]);
+    let path = format!("/v1/sse?symbols=BTC-USD&token={token}");
+    SseClient::connect(quotes.server.address, &path, "").until_message("subscribed");
     let both = [("Authorization", bearer.as_str()), by_protocol[0]];
     quotes.try_stream(&both).err().expect("refused").assert_refusal(400, "bad_request", &["several places"]);
     // A page of another site has the visitor's cookies, and not its rights.

@@ -11,7 +11,7 @@ use crate::{Token, TokenError};
 
 /// Channels if the query has none: what a price display on a page needs.
 const CHANNELS: [&str; 2] = ["quote", "trade"];
-const PARAMETERS: &str = "symbols, channels, conflate_ms, snapshot or last_event_id";
+const PARAMETERS: &str = "symbols, channels, conflate_ms, snapshot, last_event_id or token";
 /// The id of the request and its reply.
 const ID: u64 = 1;
 
@@ -40,6 +40,8 @@ pub fn parse_query(query: &str, token: Option<Token>, limits: &RequestLimits) ->
                     |error: TokenError| bad("last_event_id", format_args!("invalid value {}: {error}", quote(&value)));
                 query_token = Some(value.parse::<Token>().map_err(wrong)?);
             }
+            // The credential, which the server has read: a browser's `EventSource` sends no header with it.
+            "token" => {}
             _ => return Err(bad(quote(&name), format_args!("unknown parameter: expected {PARAMETERS}"))),
         }
     }
@@ -120,7 +122,8 @@ mod tests {
         let conflate = ConflationInterval::IMMEDIATE;
         let wanted = Request::Subscribe { id: 1, channels, symbols, conflate, snapshot: true };
         assert_eq!(parse_query("symbols=BTC-USD,ETH-*", None, &LIMITS), Ok(wanted.clone()));
-        assert_eq!(parse_query("symbols=BTC-USD&symbols=ETH-%2A&", None, &LIMITS), Ok(wanted));
+        assert_eq!(parse_query("symbols=BTC-USD&symbols=ETH-%2A&", None, &LIMITS), Ok(wanted.clone()));
+        assert_eq!(parse_query("symbols=BTC-USD,ETH-*&token=secret", None, &LIMITS), Ok(wanted));
         let all = "channels=book%2Craw&symbols=*&snapshot=false&conflate_ms=70";
         let wanted = Request::Subscribe {
             id: 1,
