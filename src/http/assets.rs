@@ -9,27 +9,26 @@ use foldhash::quality::FixedState;
 use http::header::HeaderMap;
 
 use super::content::Content;
-use super::response::Response;
+use super::response::{JSON, Response};
 
 macro_rules! files {
-    ($($name:literal $kind:ident;)*) => {
-        const FILES: &[AssetFile] = &[$(AssetFile {
-            path: concat!("/", $name),
-            kind: FileKind::$kind,
-            bytes: include_bytes!(concat!("assets/", $name)),
-        },)*];
+    ($($path:literal $kind:ident $source:literal;)*) => {
+        const FILES: &[AssetFile] =
+            &[$(AssetFile { path: $path, kind: FileKind::$kind, bytes: include_bytes!($source) },)*];
     };
 }
 
-// Every file of `assets/` that is served. To add one, add a line.
+// Every file that is served: its path, its kind and its source. To add one, add a line.
 files! {
-    "index.html" Page;
-    "page.js" Script;
-    "page.css" Style;
-    "favicon.svg" Image;
-    "licences.txt" Text;
-    "tickcast.js" Script;
-    "tickcast-stream.js" Script;
+    "/index.html" Page "assets/index.html";
+    "/page.js" Script "assets/page.js";
+    "/page.css" Style "assets/page.css";
+    "/favicon.svg" Image "assets/favicon.svg";
+    "/licences.txt" Text "assets/licences.txt";
+    "/tickcast.js" Script "assets/tickcast.js";
+    "/tickcast-stream.js" Script "assets/tickcast-stream.js";
+    "/v1/openapi.json" Description "../../docs/openapi.json";
+    "/v1/asyncapi.json" Description "../../docs/asyncapi.json";
 }
 
 struct AssetFile {
@@ -45,6 +44,8 @@ enum FileKind {
     Style,
     Image,
     Text,
+    /// Of the API, for programs.
+    Description,
 }
 
 impl FileKind {
@@ -55,6 +56,7 @@ impl FileKind {
             Self::Style => "text/css; charset=utf-8",
             Self::Image => "image/svg+xml",
             Self::Text => "text/plain; charset=utf-8",
+            Self::Description => JSON,
         }
     }
 }
@@ -83,7 +85,7 @@ impl Assets {
             // Isolates the page from windows of other origins that opened it or that it opens.
             FileKind::Page => response.policy(POLICY).with("Cross-Origin-Opener-Policy", "same-origin"),
             FileKind::Script => response.policy(POLICY),
-            FileKind::Style | FileKind::Image | FileKind::Text => response,
+            FileKind::Style | FileKind::Image | FileKind::Text | FileKind::Description => response,
         })
     }
 }

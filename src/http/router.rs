@@ -45,6 +45,8 @@ const ROUTES: &[(&str, Endpoint, CrossOrigin)] = &[
     ("/", Endpoint::Asset, CrossOrigin::Denied),
     ("/tickcast.js", Endpoint::Asset, CrossOrigin::Library),
     ("/tickcast-stream.js", Endpoint::Asset, CrossOrigin::Library),
+    ("/v1/openapi.json", Endpoint::Asset, CrossOrigin::Public),
+    ("/v1/asyncapi.json", Endpoint::Asset, CrossOrigin::Public),
     ("/v1/stream", Endpoint::Stream, CrossOrigin::Stream),
     ("/v1/sse", Endpoint::Sse, sse::ACCESS),
     ("/v1/publish", Endpoint::Publish, CrossOrigin::Stream),
@@ -290,6 +292,10 @@ fn shared(server: &HttpServer, request: &Request<()>, response: Response) -> Res
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -344,8 +350,38 @@ mod tests {
             ("/tickcast.js", CrossOrigin::Library),
             ("/tickcast-stream.js", CrossOrigin::Library),
             ("/v1/origin", CrossOrigin::Public),
+            ("/v1/openapi.json", CrossOrigin::Public),
+            ("/v1/asyncapi.json", CrossOrigin::Public),
         ] {
             assert_eq!(cross_origin(path), access, "{path}");
+        }
+    }
+
+    /// The names of the query parameters that the description has for an operation.
+    fn described_parameters<'a>(document: &'a Value, operation: &'a Value) -> BTreeSet<&'a str> {
+        let given = operation["parameters"].as_array().into_iter().flatten();
+        let resolved = given.map(|parameter| match parameter["$ref"].as_str() {
+            Some(reference) => document.pointer(&reference[1..]).expect("the reference leads to a parameter"),
+            None => parameter,
+        });
+        resolved.filter(|found| found["in"] == "query").map(|found| found["name"].as_str().expect("a name")).collect()
+    }
+
+    #[test]
+    fn the_description_has_every_route_with_its_parameters_and_nothing_else() {
+        let document: Value = serde_json::from_str(include_str!("../../docs/openapi.json")).expect("it is JSON");
+        let paths = document["paths"].as_object().expect("paths");
+        let described: BTreeSet<_> = paths.keys().map(String::as_str).collect();
+        assert_eq!(described, ROUTES.iter().map(|(route, ..)| *route).collect());
+        for (route, endpoint, _) in ROUTES {
+            let methods: Vec<_> = paths[*route].as_object().expect("methods").keys().map(String::as_str).collect();
+            let method = if *endpoint == Endpoint::Revoke { "post" } else { "get" };
+            assert_eq!(methods, [method], "{route}");
+            // Those of the other endpoints are compared by a test that asks the server.
+            let described = described_parameters(&document, &paths[*route][method]);
+            if let Some(known) = parameters(*endpoint) {
+                assert_eq!(described, known.iter().copied().collect(), "{route}");
+            }
         }
     }
 }

@@ -73,7 +73,7 @@ fn assert_tagged(server: &Server, path: &str) {
 #[test]
 fn files_have_tags_and_are_compressed() {
     let server = Server::start(&["--feed", "none"]);
-    for path in ["/", "/index.html", "/favicon.svg"] {
+    for path in ["/", "/index.html", "/favicon.svg", "/v1/openapi.json", "/v1/asyncapi.json"] {
         assert_tagged(&server, path);
     }
     let page = get(&server, "/", &[]);

@@ -12,6 +12,7 @@ mod check;
 mod compression;
 mod delayed;
 mod depths;
+mod descriptions;
 mod echo;
 mod faults;
 mod feed_losses;

@@ -244,3 +244,16 @@ fn a_page_of_every_origin_may_read_whether_it_is_admitted_and_nothing_else() {
     let rebound = send_request(address, b"GET /v1/origin HTTP/1.1\r\nHost: evil.example\r\n\r\n");
     rebound.assert_refusal(403, "forbidden_host", &["evil.example"]);
 }
+
+#[test]
+fn a_page_of_every_origin_may_read_the_descriptions() {
+    let server = Server::start(ARGS);
+    for path in ["/v1/openapi.json", "/v1/asyncapi.json"] {
+        let answer = request(server.address, "GET", path, &[("Origin", EVIL)]);
+        assert_eq!((answer.status, cross_origin(&answer)), (200, (Some("*"), true)), "{path}");
+        assert_eq!(answer.header("cache-control"), Some("no-cache"), "{path}");
+        let lines = [("Origin", EVIL), ("If-None-Match", answer.header("etag").expect("a tag"))];
+        let current = request(server.address, "GET", path, &lines);
+        assert_eq!((current.status, cross_origin(&current)), (304, (Some("*"), true)), "{path}");
+    }
+}

@@ -3,6 +3,7 @@
 //! Every check is a function from texts to faults, so that it is shown a planted fault as well.
 
 mod api;
+mod descriptions;
 mod glossary;
 mod links;
 mod metrics;
