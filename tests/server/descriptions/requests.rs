@@ -255,8 +255,10 @@ fn every_answer_is_as_described_and_every_description_has_an_answer() {
     let of_admin = Server::start(&["--feed", "none", "--admin-listen", "127.0.0.1:0"]);
     compared.ask_for_what_is_elsewhere(&of_admin, &Server::start(&["--feed", "none"]));
     compared.ask_over_the_rate();
-    let failing = Server::start(&["--feed", "nats://127.0.0.1:1?subject=prices.>"]);
+    // Its operator's view has a feed.
+    let failing = Server::start(&["--feed", "nats://127.0.0.1:1?subject=prices.>", "--operator-token", OPERATOR]);
     compared.ask(&failing, "/readyz", "", "", 503);
+    compared.ask(&failing, "/v1/operator", "", &operator(), 200);
     let mut missing = Vec::new();
     for path in compared.paths() {
         for status in compared.operation(&path).1["responses"].as_object().expect("responses").keys() {
