@@ -8,11 +8,11 @@ use super::ConfigError;
 use crate::identity::RightsText;
 use crate::ingest::registry;
 
-/// A list such as `0,2-5`. In a file one number needs no quotation marks.
+/// A text such as `0,2-5` or `off`. In a file a number needs no quotation marks.
 #[derive(Clone, Debug)]
-pub struct ListText(String);
+pub struct TextOrNumber(String);
 
-impl std::ops::Deref for ListText {
+impl std::ops::Deref for TextOrNumber {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -20,7 +20,7 @@ impl std::ops::Deref for ListText {
     }
 }
 
-impl std::str::FromStr for ListText {
+impl std::str::FromStr for TextOrNumber {
     type Err = std::convert::Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -28,10 +28,10 @@ impl std::str::FromStr for ListText {
     }
 }
 
-impl<'de> Deserialize<'de> for ListText {
+impl<'de> Deserialize<'de> for TextOrNumber {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "expected a list such as \"0,2-5\", or one number")]
+        #[serde(untagged, expecting = "expected a text, or a whole number")]
         enum Given {
             Number(u32),
             Text(String),
@@ -145,7 +145,7 @@ layer! {
     /// Time for a TLS handshake, ms [default: 5000]
     tls_handshake_timeout_ms "TICKCAST_TLS_HANDSHAKE_TIMEOUT_MS" "MS" u32;
     /// Cores for shards, like `0,2-5`; feeds and publishers use the others [default: all but the first]
-    cores "TICKCAST_CORES" "LIST" ListText;
+    cores "TICKCAST_CORES" "LIST" TextOrNumber;
     /// Token that publishers present, 16 to 256 characters; without one `/v1/publish` is off. Other users of this machine
     /// see it in the list of processes: prefer --publish-token-file [default: none]
     publish_token "TICKCAST_PUBLISH_TOKEN" "TOKEN" String;
@@ -349,7 +349,7 @@ layer! {
     /// Longest packet of a publisher, and longest echoed message, bytes [default: 16777216]
     packet_bytes_max "TICKCAST_PACKET_BYTES_MAX" "BYTES" usize;
     /// permessage-deflate for clients that offer it: `off`, or a level from 1 (fastest) to 9 (smallest) [default: off]
-    compression "TICKCAST_COMPRESSION" "LEVEL" String;
+    compression "TICKCAST_COMPRESSION" "LEVEL" TextOrNumber;
     /// Greatest ratio by which a compressed message of a client may inflate, beyond 64 KiB [default: 100]
     inflate_ratio_max "TICKCAST_INFLATE_RATIO_MAX" "N" u32;
     /// Longest request head, bytes [default: 16384]

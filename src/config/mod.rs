@@ -263,6 +263,7 @@ mod tests {
     fn core_lists_are_parsed_and_their_errors_named() {
         assert_eq!(resolve("cores = '0,2-4'").unwrap().cores, [0, 2, 3, 4]);
         assert_eq!(resolve("cores = 1").unwrap().cores, [1]);
+        assert_eq!(resolve("compression = 3").unwrap().shard.compression, Some(3));
         for (list, message) in [
             ("7", "core 7 is not available"),
             ("3-1", "expected 1-3"),

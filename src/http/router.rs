@@ -3,6 +3,7 @@
 //! To add a GET endpoint: write `handlers/NAME.rs` with a function that returns a [`Response`], then add a variant to
 //! [`Endpoint`], a line to [`ROUTES`] and an arm to [`get`]. `handlers/health.rs` is the shortest example.
 
+use std::collections::HashSet;
 use std::io;
 
 use http::{Method, Request};
@@ -100,12 +101,20 @@ fn parameters(endpoint: Endpoint) -> Option<&'static [&'static str]> {
 }
 
 /// Refuses a parameter that the endpoint does not take: what was meant by it would be left out without a word.
-fn check_parameters(endpoint: Endpoint, query: &str) -> Result<(), Refusal> {
+pub(super) fn check_parameters(endpoint: Endpoint, query: &str) -> Result<(), Refusal> {
     let Some(known) = parameters(endpoint) else { return Ok(()) };
-    let unknown = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| !known.contains(&&**name));
-    let Some((name, _)) = unknown else { return Ok(()) };
-    let expected = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-    Err(Refusal::bad_request(format!("{}: unknown parameter: expected {expected}", quote(&name))))
+    let mut given = HashSet::new();
+    for (name, _) in form_urlencoded::parse(query.as_bytes()) {
+        let Some(known_name) = known.iter().find(|known| **known == name) else {
+            let expected = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(Refusal::bad_request(format!("{}: unknown parameter: expected {expected}", quote(&name))));
+        };
+        // A list goes on where it is repeated.
+        if !given.insert(known_name) && !["symbols", "channels"].contains(known_name) {
+            return Err(Refusal::bad_request(format!("{name}: repeated: expected once")));
+        }
+    }
+    Ok(())
 }
 
 /// The symbol at the end of a path, percent-encoded.
@@ -314,6 +323,7 @@ mod tests {
             (Endpoint::Bars, "interval=1m", "\"interval\": unknown parameter: expected interval_s, limit, to, token"),
             (Endpoint::Instruments, "symbols=A", "\"symbols\": unknown parameter: expected token"),
             (Endpoint::Origin, "x", "\"x\": unknown parameter: expected none"),
+            (Endpoint::Bars, "limit=5&%6cimit=6", "limit: repeated: expected once"),
         ] {
             assert_eq!(problem(endpoint, query).as_deref(), Some(expected), "{query}");
         }

@@ -7,6 +7,7 @@
 //! * Private symbols, `user/USER/…`, are their user's. No rule gives them, and no shorter pattern covers them.
 
 mod contract;
+pub(crate) mod object;
 mod principal;
 mod private;
 mod revocation;

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 
 use super::contract::Contract;
+use super::object::read_from_objects;
 use super::private::owner_folder;
 use super::rights::{Depth, Hidden, Rights, Rule, Terms};
 use tickcast_protocol::control::{ChannelSet, Pattern};
@@ -24,7 +25,7 @@ const DELAY_S_MAX: u32 = 7 * 86_400;
 
 /// What is allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct AllowText {
     /// Names, and beginnings of names with a `*` behind them.
     pub symbols: Vec<String>,
@@ -42,7 +43,7 @@ pub struct AllowText {
 
 /// What is denied, whatever is allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct DenyText {
     pub symbols: Vec<String>,
     /// All if missing.
@@ -51,7 +52,7 @@ pub struct DenyText {
 
 /// Rights as text. A key that is not known is an error: it may be a restriction.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct RightsText {
     #[serde(default)]
     pub products: Vec<String>,
@@ -66,6 +67,8 @@ pub struct RightsText {
     /// Whether the user is a professional.
     pub professional: Option<bool>,
 }
+
+read_from_objects!(AllowText, DenyText, RightsText);
 
 /// What the name of a product stands for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -292,6 +295,8 @@ mod tests {
         for (json, message) in [
             (r#"{"products":["OPT"]}"#, "products: unknown product \"OPT\""),
             (r#"{"alow":[]}"#, "unknown field `alow`"),
+            (r#"[["EQ"],[],[],null,null,null]"#, "invalid type: sequence, expected an object"),
+            (r#"{"allow":[[["A"],["quote"],0,0,3,["bid_sz"]]]}"#, "invalid type: sequence, expected an object"),
             (r#"{"allow":[{"symbols":["A"],"hours":"9-17"}]}"#, "unknown field `hours`"),
             (r#"{"allow":[{"symbols":[]}]}"#, "allow[0]: symbols: empty list"),
             (r#"{"allow":[{"symbols":["A"],"channels":[]}]}"#, "allow[0]: channels: empty list"),

@@ -179,7 +179,7 @@ fn settings_and_their_files_are_checked_without_serving() {
     for (settings, expected) in [
         ("ring_byte = 1", "unknown field `ring_byte`"),
         ("feed = 'simm'", "feed"),
-        ("cores = true", "expected a list such as \"0,2-5\", or one number"),
+        ("cores = true", "expected a text, or a whole number"),
         ("feed = 3", "expected a text or a list of texts"),
         (
             "tls_listen = '127.0.0.1:0'\ntls_cert = '/nowhere/cert.pem'\ntls_key = '/nowhere/key.pem'",

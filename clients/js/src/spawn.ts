@@ -33,6 +33,10 @@ export class Port {
     const { worker, WebSocket: own } = options;
     const kinds: Kind[] = typeof worker === "function" ? ["custom"] : ["module", "blob"];
     const isHere = worker === false || own || !globalThis.Worker;
+    // As in Node 20: every attempt would fail alike.
+    if (isHere && !own && !globalThis.WebSocket) {
+      throw new TypeError("WebSocket: there is none here: expected connect({ url, WebSocket }), with that of ws in Node");
+    }
     this.#start(isHere ? ["none"] : [...kinds, "none"]);
   }
 

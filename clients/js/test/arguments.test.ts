@@ -219,3 +219,14 @@ describe("adapters", () => {
     expect(errorOf(() => followBars(client, series, { symbol, history: null }))).toBe("nothing was thrown");
   });
 });
+
+test("a platform without a WebSocket is told at once", () => {
+  vi.stubGlobal("WebSocket", undefined);
+  try {
+    expect(errorOf(() => connect({ url: "ws://127.0.0.1:1" }))).toBe(
+      "TypeError: WebSocket: there is none here: expected connect({ url, WebSocket }), with that of ws in Node",
+    );
+  } finally {
+    vi.unstubAllGlobals();
+  }
+});

@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 use super::super::api_keys;
 use super::super::claims::NAME_BYTES_MAX;
 use super::super::verify::{Cause, Denial, Now};
+use crate::identity::object::read_from_objects;
 use crate::identity::{Claim, Kind, Principal, Products, Rights, RightsText, Source};
 use crate::ingest::transport::post::PostAnswer;
 
@@ -42,7 +43,7 @@ pub(super) fn question(token: &str, address: Option<IpAddr>) -> Vec<u8> {
 
 /// An answer of the status 200.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 struct AnswerText<'a> {
     user: String,
     /// How long the answer holds.
@@ -56,6 +57,8 @@ struct AnswerText<'a> {
     #[serde(default)]
     jti: Option<String>,
 }
+
+read_from_objects!(AnswerText<'a>);
 
 /// The client that an answer names, with the rights beside it: they are shared with others that have the same.
 pub(super) fn read(
@@ -218,7 +221,8 @@ mod tests {
         for (body, cause, message) in [
             ("", Cause::Unchecked, "invalid answer: EOF"),
             ("<html>", Cause::Unchecked, "invalid answer: expected value"),
-            ("[]", Cause::Unchecked, "invalid answer"),
+            ("[]", Cause::Unchecked, "expected an object"),
+            (r#"["a",60,{},null,null]"#, Cause::Unchecked, "expected an object"),
             (r#"{"user":"a","expires_in_s":60}"#, Cause::Unchecked, "missing field `rights`"),
             (r#"{"expires_in_s":60,"rights":{}}"#, Cause::Unchecked, "missing field `user`"),
             (r#"{"user":"a","rights":{}}"#, Cause::Unchecked, "missing field `expires_in_s`"),

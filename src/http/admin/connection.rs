@@ -52,7 +52,10 @@ fn answer(
         write_and_close(stream, &response, config)
     };
     let endpoint = router::find(request.uri().path());
-    if let Err(refusal) = check(server, &request, config) {
+    let query = request.uri().query().unwrap_or_default();
+    let checked = check(server, &request, config);
+    let checked = checked.and_then(|()| endpoint.map_or(Ok(()), |endpoint| router::check_parameters(endpoint, query)));
+    if let Err(refusal) = checked {
         return refuse(stream, &refusal);
     }
     if endpoint == Some(Endpoint::Publish) {

@@ -93,14 +93,14 @@ async fn find(store: &BarStore, instrument: u32, query: &BarQuery) -> Result<Fou
     Err(Refusal::unavailable("the bars are busy", RETRY_AFTER))
 }
 
-/// Parses the query. Of repeated parameters the last counts.
+/// Parses the query, whose parameters are known, each once.
 fn parse(text: &str) -> Result<BarQuery, Refusal> {
     let mut query = BarQuery { interval_s: INTERVAL_S, limit: LIMIT as usize, to_s: u32::MAX };
-    for (name, value) in text.split('&').filter_map(|pair| pair.split_once('=')) {
-        match name {
-            "interval_s" => query.interval_s = number(name, value, 1, INTERVAL_S_MAX)?,
-            "limit" => query.limit = number(name, value, 1, LIMIT_MAX)? as usize,
-            "to" => query.to_s = number(name, value, 0, u32::MAX)?,
+    for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+        match &*name {
+            "interval_s" => query.interval_s = number(&name, &value, 1, INTERVAL_S_MAX)?,
+            "limit" => query.limit = number(&name, &value, 1, LIMIT_MAX)? as usize,
+            "to" => query.to_s = number(&name, &value, 0, u32::MAX)?,
             _ => {}
         }
     }
@@ -113,7 +113,8 @@ fn parse(text: &str) -> Result<BarQuery, Refusal> {
 }
 
 fn number(name: &str, value: &str, least: u32, most: u32) -> Result<u32, Refusal> {
-    let number = value.parse().ok().filter(|number| (least..=most).contains(number));
+    let digits = value.bytes().all(|byte| byte.is_ascii_digit()).then_some(value);
+    let number = digits.and_then(|digits| digits.parse().ok()).filter(|number| (least..=most).contains(number));
     number.ok_or_else(|| {
         let message = format!("{name}: invalid value {}: expected a whole number from {least} to {most}", quote(value));
         Refusal::bad_request(message)
@@ -197,7 +198,7 @@ mod tests {
     fn missing_parameters_have_defaults() {
         assert_eq!(parse("").unwrap(), BarQuery { interval_s: 60, limit: 1000, to_s: u32::MAX });
         assert_eq!(
-            parse("interval_s=5&limit=7&to=1700000000&_=1&x").unwrap(),
+            parse("interval_s=5&%6cimit=%37&to=1700000000").unwrap(),
             BarQuery { interval_s: 5, limit: 7, to_s: 1_700_000_000 }
         );
     }
@@ -210,6 +211,8 @@ mod tests {
             ("interval_s=86401", "from 1 to 86400"),
             ("limit=0", "limit: invalid value \"0\": expected a whole number from 1 to 5000"),
             ("limit=5001", "limit: invalid value \"5001\""),
+            ("limit", "limit: invalid value \"\""),
+            ("limit=%2B5", "limit: invalid value \"+5\""),
             ("limit=", "limit: invalid value \"\""),
             ("to=-1", "to: invalid value \"-1\": expected a whole number from 0 to 4294967295"),
             ("to=now", "to: invalid value \"now\""),

@@ -204,8 +204,8 @@ impl<'tape, 'text> Fields<'tape, 'text> {
 
     /// The token of an auth. No message repeats it.
     fn secret(&self) -> Result<Secret, RequestError> {
-        let text = self.token.as_ref().and_then(ValueAsScalar::as_str);
-        let text = text.ok_or_else(|| bad("token", "not a text: expected a token as a string"))?;
+        let value = self.token.as_ref().ok_or_else(|| bad("token", "missing: expected a token as a string"))?;
+        let text = value.as_str().ok_or_else(|| bad("token", "not a text: expected a token as a string"))?;
         let max = Secret::BYTES_MAX;
         match text.len() {
             0 => Err(bad("token", "empty: expected a token")),
