@@ -170,8 +170,10 @@ fn authorize(
     if !state.publishers.is_enabled() {
         return Err(Refusal::not_found("publishing is off: start the server with --publish-token-file FILE"));
     }
-    let query = request.uri().query().unwrap_or("").split('&').find_map(|pair| pair.strip_prefix("token="));
-    let query = query.map(|text| percent_encoding::percent_decode_str(text).collect::<Vec<u8>>());
+    // A + is itself here: tokens may have it.
+    let decoded = |text| percent_encoding::percent_decode_str(text).collect::<Vec<u8>>();
+    let mut pairs = request.uri().query().unwrap_or("").split('&').filter_map(|pair| pair.split_once('='));
+    let query = pairs.find(|(name, _)| decoded(name) == b"token").map(|(_, token)| decoded(token));
     let Some(given) = bearer_token(request).map(<[u8]>::to_vec).or(query) else {
         if let Some(certificate) = certificate {
             let found = state.publishers.authenticate_certificate(certificate);
