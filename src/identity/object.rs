@@ -1,5 +1,5 @@
-//! Structs that are read from objects alone. What serde derives also takes a list of values in the order of the fields: then
-//! this order would be a part of the format, and a key that is not known could not be refused.
+//! Structs that are read from objects alone. What serde derives also takes a list of values in the order of the fields:
+//! then this order would be a part of the format, and a key that is not known could not be refused.
 
 use std::fmt;
 use std::marker::PhantomData;
