@@ -228,8 +228,9 @@ fn a_pattern_covers_later_instruments_until_it_is_unsubscribed() {
 fn invalid_urls_and_refused_upgrades_have_clear_messages() {
     let server = Server::start(&["--feed", "none"]);
     let connect = |url: &str| Client::connect(url, Options::default()).map(drop).expect_err("refused");
-    let error = connect("http://127.0.0.1");
-    assert_eq!(error.to_string(), "invalid URL \"http://127.0.0.1\": expected the scheme ws:// or wss://");
+    let error = connect("ftp://127.0.0.1");
+    let expected = "invalid URL \"ftp://127.0.0.1\": expected the scheme ws://, wss://, http:// or https://";
+    assert_eq!(error.to_string(), expected);
     let error = connect(&format!("{}/v1/nowhere", server.address));
     assert!(
         error.to_string().starts_with("the server refused the connection: 404 Not Found: path \"/v1/nowhere\""),

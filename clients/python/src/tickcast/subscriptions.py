@@ -122,6 +122,8 @@ class Request:
     def text(self, request_id: int) -> str:
         """Its JSON."""
         fields: dict[str, Any] = {"op": self.op, "id": request_id, "channels": self.channels, "symbols": self.symbols}
+        if self.op == "unsubscribe":
+            return json.dumps(fields, ensure_ascii=False)
         fields["conflate_ms"] = self.conflate_ms
         if self.token is not None:
             fields["epoch"], fields["position"] = self.token
