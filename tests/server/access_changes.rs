@@ -15,7 +15,10 @@ impl Quotes {
         let path = self.folder.path().join("tickcast.toml");
         let text = std::fs::read_to_string(&path).expect("the configuration");
         assert!(text.contains(from), "{text}");
-        std::fs::write(&path, text.replace(from, to)).expect("the folder is writable");
+        // The server may be reading it for the signal before.
+        let new = path.with_extension("new");
+        std::fs::write(&new, text.replace(from, to)).expect("the folder is writable");
+        std::fs::rename(&new, &path).expect("the folder is writable");
         self.server.program.signal(Signal::HUP);
     }
 }

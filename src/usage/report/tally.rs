@@ -112,8 +112,10 @@ impl Product {
             Some(false) => classes.is_non_professional = true,
             None => {}
         }
-        if interval.to_ms > interval.from_ms {
-            self.edges.extend([interval.from_ms * 2 + 1, interval.to_ms * 2]);
+        if interval.to_ms >= interval.from_ms {
+            // A session of less than a millisecond is one in that millisecond.
+            let to_ms = interval.to_ms.max(interval.from_ms + 1);
+            self.edges.extend([interval.from_ms * 2 + 1, to_ms * 2]);
             self.session_ms += interval.to_ms - interval.from_ms;
         }
     }

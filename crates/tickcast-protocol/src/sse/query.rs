@@ -49,6 +49,12 @@ pub fn parse_query(query: &str, token: Option<Token>, limits: &RequestLimits) ->
     fields.insert("id".to_owned(), ID.into());
     fields.insert("op".to_owned(), "subscribe".into());
     if let Some(Token { epoch, position }) = token.or(query_token) {
+        // A resume has none: it is for a client that has no token.
+        let snapshot = fields.remove("snapshot").filter(|value| !value.is_boolean());
+        if let Some(value) = snapshot {
+            let given = value.as_str().map_or_else(|| value.to_string(), quote);
+            return Err(bad("snapshot", format_args!("invalid value {given}: expected true or false")));
+        }
         fields.extend([
             ("op".to_owned(), "resume".into()),
             ("epoch".to_owned(), epoch.into()),
@@ -133,6 +139,17 @@ mod tests {
             snapshot: false,
         };
         assert_eq!(parse_query(all, None, &LIMITS), Ok(wanted));
+    }
+
+    #[test]
+    fn token_makes_it_a_resume_whatever_the_query_says_of_a_snapshot() {
+        let plain = parse_query("symbols=A", Some(TOKEN), &LIMITS);
+        assert!(matches!(plain, Ok(Request::Resume { token: TOKEN, .. })), "{plain:?}");
+        for value in ["true", "false"] {
+            assert_eq!(parse_query(&format!("symbols=A&snapshot={value}"), Some(TOKEN), &LIMITS), plain);
+        }
+        let error = parse_query("symbols=A&snapshot=no", Some(TOKEN), &LIMITS).unwrap_err();
+        assert_eq!(error.message, "snapshot: invalid value \"no\": expected true or false");
     }
 
     #[test]
