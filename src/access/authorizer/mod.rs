@@ -251,7 +251,7 @@ impl Access {
                 let body = answer::question(&token, client);
                 let url = policy.authorizer_url();
                 let reply = Reply::new(move |outcome| {
-                    // Without the server there is nobody who waits.
+                    // Without the server no client waits.
                     if let Some(access) = access.upgrade() {
                         access.take_answer(&ticket, &token, &url, outcome);
                     }
