@@ -53,6 +53,7 @@ pub mod clock;
 pub mod config;
 mod fault;
 pub mod heartbeat;
+pub mod history;
 pub mod http;
 pub mod identity;
 pub mod ingest;

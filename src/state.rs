@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::access::Access;
 use crate::auth::AuthFailures;
 use crate::bars::BarStore;
+use crate::history::History;
 use crate::config::Config;
 use crate::heartbeat::Heartbeats;
 use crate::ingest::delay::Spool;
@@ -38,6 +39,8 @@ pub struct ServerState {
     pub access: Arc<Access>,
     /// `None` if `bars_bytes` is 0.
     pub bars: Option<Arc<BarStore>>,
+    /// `None` without `history_dir`.
+    pub history: Option<Arc<History>>,
     /// The delayed markets of a live one.
     pub delayed: Vec<Arc<ServerState>>,
     /// Where their records wait.

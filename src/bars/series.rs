@@ -27,7 +27,7 @@ pub struct Bar {
 
 impl Bar {
     /// Without a trade or a quote.
-    pub(super) fn empty(time_s: u32) -> Self {
+    pub(crate) fn empty(time_s: u32) -> Self {
         Self {
             time_s,
             trades: 0,
@@ -42,7 +42,8 @@ impl Bar {
         }
     }
 
-    pub(super) fn trade(&mut self, trade: &Trade) {
+    /// Adds a trade.
+    pub(crate) fn trade(&mut self, trade: &Trade) {
         let px = trade.px;
         self.add(&Self {
             trades: 1,
@@ -59,7 +60,8 @@ impl Bar {
         (self.bid_px, self.ask_px, self.is_quoted) = (quote.bid_px, quote.ask_px, true);
     }
 
-    fn rescaled(&self, from: (i8, i8), to: (i8, i8)) -> Option<Self> {
+    /// At other exponents; `None` if a value is not exact there, or too large.
+    pub(crate) fn rescaled(&self, from: (i8, i8), to: (i8, i8)) -> Option<Self> {
         let px = |px: i64| if px == PRICE_NONE { Some(px) } else { decimal::rescale(px, from.0, to.0) };
         // A sum that overflowed has no value.
         let volume = if self.volume == i64::MAX { Some(i64::MAX) } else { decimal::rescale(self.volume, from.1, to.1) };
@@ -76,7 +78,7 @@ impl Bar {
     }
 
     /// Merges a later bar into this one.
-    pub(super) fn add(&mut self, later: &Self) {
+    pub(crate) fn add(&mut self, later: &Self) {
         if later.trades > 0 {
             if self.trades == 0 {
                 (self.open, self.high, self.low) = (later.open, later.high, later.low);
@@ -102,11 +104,18 @@ pub(super) struct Series {
     since_s: u32,
     /// It has never had a bar.
     is_new: bool,
+    /// The time of the oldest bar that has changed since it was taken to be written.
+    changed_s: u32,
+    /// The history has older bars than these.
+    has_older: bool,
 }
+
+/// No bar has changed.
+const UNCHANGED: u32 = u32::MAX;
 
 impl Series {
     pub(super) fn new(began_s: u32) -> Self {
-        Self { bars: VecDeque::new(), since_s: began_s, is_new: true }
+        Self { bars: VecDeque::new(), since_s: began_s, is_new: true, changed_s: UNCHANGED, has_older: false }
     }
 
     pub(super) fn bars(&self) -> &VecDeque<Bar> {
@@ -125,31 +134,75 @@ impl Series {
         self.bars.capacity() * size_of::<Bar>()
     }
 
+    pub(super) fn has_older(&self) -> bool {
+        self.has_older
+    }
+
     /// Changes the bar that begins at `time_s`. If there is none, adds one, and drops the oldest if there are
-    /// `capacity` already.
-    pub(super) fn change(&mut self, time_s: u32, interval_s: u32, capacity: usize, change: impl FnOnce(&mut Bar)) {
+    /// `capacity` already, which is returned if it was not taken.
+    pub(super) fn change(
+        &mut self,
+        time_s: u32,
+        interval_s: u32,
+        capacity: usize,
+        change: impl FnOnce(&mut Bar),
+    ) -> Option<Bar> {
         self.is_new = false;
+        self.changed_s = self.changed_s.min(time_s);
         let at = match self.bars.back() {
             Some(newest) if newest.time_s >= time_s => self.bars.partition_point(|bar| bar.time_s < time_s),
             _ => self.bars.len(),
         };
         if let Some(bar) = self.bars.get_mut(at).filter(|bar| bar.time_s == time_s) {
-            return change(bar);
+            change(bar);
+            return None;
         }
         let is_full = self.bars.len() >= capacity;
         if is_full && at == 0 {
             // It is older than every kept bar, or nothing can be kept.
             self.since_s = self.since_s.max(time_s.saturating_add(interval_s));
-            return;
+            self.has_older = true;
+            return None;
         }
-        if is_full {
-            self.drop_oldest(1, interval_s);
-        }
+        let dropped = if is_full { self.drop_oldest(1, interval_s).pop() } else { None };
         let at = at - usize::from(is_full);
         self.reserve(capacity);
         let mut bar = Bar::empty(time_s);
         change(&mut bar);
         self.bars.insert(at, bar);
+        dropped
+    }
+
+    /// The changed bars that are complete at `now_s`, oldest first; they count as written.
+    pub(super) fn take_changed(&mut self, interval_s: u32, now_s: u32, out: &mut Vec<Bar>) {
+        let first = self.bars.partition_point(|bar| bar.time_s < self.changed_s);
+        let complete = self.bars.partition_point(|bar| bar.time_s.saturating_add(interval_s) <= now_s);
+        out.extend(self.bars.range(first.min(complete)..complete));
+        let next_s = self.bars.get(complete).map_or(UNCHANGED, |bar| bar.time_s);
+        self.changed_s = self.changed_s.max(next_s);
+    }
+
+    /// Takes bars over from the history, oldest first, of which there are older ones if `has_older`. Bars that have
+    /// changed here stay; where `is_first`, what they have is added to the part of the history.
+    pub(super) fn seed(&mut self, seeds: Vec<Bar>, has_older: bool, since_s: u32, capacity: usize, is_first: bool) {
+        let own = std::mem::take(&mut self.bars);
+        let mut bars = VecDeque::from(seeds);
+        for bar in own.into_iter().filter(|bar| bar.time_s >= self.changed_s) {
+            let at = bars.partition_point(|seed| seed.time_s < bar.time_s);
+            match bars.get_mut(at).filter(|seed| seed.time_s == bar.time_s) {
+                Some(seed) if is_first => seed.add(&bar),
+                Some(seed) => *seed = bar,
+                None => bars.insert(at, bar),
+            }
+        }
+        let more = bars.len().saturating_sub(capacity);
+        // Unchanged: those that have changed are fewer than the capacity.
+        bars.drain(..more);
+        bars.shrink_to_fit();
+        self.has_older = has_older || more > 0;
+        self.since_s = if self.has_older { bars.front().map_or(since_s, |bar| bar.time_s) } else { since_s };
+        self.is_new &= bars.is_empty();
+        self.bars = bars;
     }
 
     /// Drops the bars after `last_s`.
@@ -158,30 +211,36 @@ impl Series {
         self.since_s = self.since_s.min(last_s);
     }
 
-    /// Keeps at most `capacity` bars, and frees the memory of the others.
-    pub(super) fn shrink(&mut self, interval_s: u32, capacity: usize) {
-        if let Some(more) = self.bars.len().checked_sub(capacity) {
-            self.drop_oldest(more, interval_s);
-        }
+    /// Keeps at most `capacity` bars, and frees the memory of the others. Returns those that were not taken.
+    pub(super) fn shrink(&mut self, interval_s: u32, capacity: usize) -> Vec<Bar> {
+        let more = self.bars.len().saturating_sub(capacity);
+        let dropped = self.drop_oldest(more, interval_s);
         if self.bars.capacity() > capacity {
             self.bars.shrink_to(capacity);
         }
+        dropped
     }
 
     /// Carries the bars over from one pair of exponents to another. If a value is not exact there, or too large, all bars
-    /// are dropped, and `time_s` is where they begin again.
-    pub(super) fn rescale(&mut self, from: (i8, i8), to: (i8, i8), time_s: u32) {
+    /// are dropped, and `time_s` is where they begin again. Returns those that were dropped and not taken.
+    pub(super) fn rescale(&mut self, from: (i8, i8), to: (i8, i8), time_s: u32) -> Vec<Bar> {
         let rescaled: Option<VecDeque<Bar>> = self.bars.iter().map(|bar| bar.rescaled(from, to)).collect();
-        if rescaled.is_none() {
-            self.since_s = self.since_s.max(time_s);
+        if let Some(rescaled) = rescaled {
+            self.bars = rescaled;
+            return Vec::new();
         }
-        self.bars = rescaled.unwrap_or_default();
+        self.since_s = self.since_s.max(time_s);
+        self.has_older = true;
+        let changed_s = std::mem::replace(&mut self.changed_s, UNCHANGED);
+        self.bars.drain(..).filter(|bar| bar.time_s >= changed_s).collect()
     }
 
-    fn drop_oldest(&mut self, count: usize, interval_s: u32) {
-        if let Some(last) = self.bars.drain(..count).next_back() {
-            self.since_s = self.since_s.max(last.time_s.saturating_add(interval_s));
-        }
+    /// Drops the oldest bars. Returns those of them that were not taken.
+    fn drop_oldest(&mut self, count: usize, interval_s: u32) -> Vec<Bar> {
+        let Some(last) = count.checked_sub(1).and_then(|at| self.bars.get(at)) else { return Vec::new() };
+        self.since_s = self.since_s.max(last.time_s.saturating_add(interval_s));
+        self.has_older = true;
+        self.bars.drain(..count).filter(|bar| bar.time_s >= self.changed_s).collect()
     }
 
     /// Makes room for one more: doubles, but never beyond `capacity`.

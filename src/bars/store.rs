@@ -97,6 +97,11 @@ impl BarStore {
         }
     }
 
+    /// The bars, for the thread of the history, which may wait for the one that makes them.
+    pub(crate) fn lock_for_history(&self) -> MutexGuard<'_, Bars> {
+        self.lock()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Bars> {
         self.bars.lock().expect(PANICKED)
     }

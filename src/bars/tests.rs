@@ -72,10 +72,11 @@ fn expected(events: &[BarEvent], instrument: u32, bytes_max: usize, query: &BarQ
     let events: Vec<&BarEvent> = events.iter().filter(counts).collect();
     let instruments: BTreeSet<u32> = events.iter().map(|event| event.instrument).collect();
     let own = || events.iter().filter(|event| event.instrument == instrument);
-    let kept_s = if query.interval_s.is_multiple_of(60) { 60 } else { 1 };
+    let level = INTERVALS_S.iter().rposition(|kept_s| query.interval_s.is_multiple_of(*kept_s)).unwrap();
+    let kept_s = INTERVALS_S[level];
     let begin = |time_s: u32, of: u32| time_s / of * of;
     let times: BTreeSet<u32> = own().map(|event| begin(event.at_s(), kept_s)).collect();
-    let gone = times.len().saturating_sub(capacity(bytes_max, instruments.len()));
+    let gone = times.len().saturating_sub(capacity(bytes_max, instruments.len(), level));
     let last_gone = gone.checked_sub(1).and_then(|at| times.iter().nth(at)).copied();
     let mut alive: Vec<&&BarEvent> =
         own().filter(|event| last_gone.is_none_or(|gone| begin(event.at_s(), kept_s) > gone)).collect();
@@ -98,6 +99,8 @@ fn expected(events: &[BarEvent], instrument: u32, bytes_max: usize, query: &BarQ
         bars: starts.iter().map(bar).collect(),
         holes: Vec::new(),
         exponents: None,
+        is_seeded: true,
+        has_older: last_gone.is_some(),
     }
 }
 
@@ -234,7 +237,7 @@ fn pages_of_bars_join_without_gap_or_overlap() {
 
 #[test]
 fn new_instrument_gets_its_share_from_the_others() {
-    let bytes_max = 40 * INTERVALS_S.len() * size_of::<Bar>();
+    let bytes_max = 100 * size_of::<Bar>();
     let mut bars = Bars::new(bytes_max, u64::from(BEGAN_S) * SECOND_NS);
     let second = |nth: u32, instrument| trade(f64::from(BEGAN_S + nth), instrument, 1, 1);
     fold(&mut bars, &(0..40).map(|nth| second(nth, 1)).collect::<Vec<_>>());
@@ -244,7 +247,7 @@ fn new_instrument_gets_its_share_from_the_others() {
     let found = bars.find(1, &query(1));
     assert_eq!((found.bars.len(), found.since_s), (20, BEGAN_S + 20), "since_s is after the dropped bars");
     assert_eq!(found.bars[0].time_s, found.since_s);
-    assert_eq!(bars.find(3, &query(1)), FoundBars { since_s: BEGAN_S, bars: vec![], holes: vec![], exponents: None });
+    assert_eq!(bars.find(3, &query(1)), FoundBars { since_s: BEGAN_S, is_seeded: true, ..FoundBars::default() });
     assert!(bars.bytes() <= bytes_max);
 }
 
@@ -254,7 +257,7 @@ fn store_too_small_for_a_bar_returns_none() {
     fold(&mut bars, &[trade(f64::from(BEGAN_S) + 30.0, 1, 1, 1)]);
     assert_eq!(
         bars.find(1, &query(1)),
-        FoundBars { since_s: BEGAN_S + 31, bars: vec![], holes: vec![], exponents: None }
+        FoundBars { since_s: BEGAN_S + 31, is_seeded: true, has_older: true, ..FoundBars::default() }
     );
 }
 
@@ -340,8 +343,8 @@ fn a_clock_that_is_set_back_leaves_no_bars_ahead_of_it() {
 
 #[test]
 fn bars_go_on_after_a_step_back_where_all_places_are_taken() {
-    // Room for eight bars of each length.
-    let mut bars = Bars::new(8 * INTERVALS_S.len() * size_of::<Bar>(), u64::from(BEGAN_S) * SECOND_NS);
+    // Room for eight bars of a second.
+    let mut bars = Bars::new(20 * size_of::<Bar>(), u64::from(BEGAN_S) * SECOND_NS);
     for at_s in 5_000..5_020 {
         trade_at(&mut bars, at_s);
     }

@@ -82,6 +82,7 @@ impl Config {
                 ),
             ),
             ("bars_bytes", self.describe_bars()),
+            ("history_dir", self.describe_history()),
             ("stale_ms", if self.stale_ms == 0 { "never".to_owned() } else { self.stale_ms.to_string() }),
             (
                 "instrument_expire_ms",
@@ -112,17 +113,27 @@ impl Config {
     }
 
     fn describe_bars(&self) -> String {
-        let bars = |instruments| crate::bars::capacity(self.bars_bytes, instruments);
+        let bars = |instruments, level| crate::bars::capacity(self.bars_bytes, instruments, level);
         match self.bars_bytes {
             0 => "0: no bars".to_owned(),
             bytes => format!(
-                "{}, and a ring of {}: {} bars of a second and as many of a minute for each of 200 instruments, {} for \
-                 each of instruments_max",
+                "{}, and a ring of {}: {} bars of a second, {} of a minute, {} of an hour and {} of a day for each of 200 \
+                 instruments; {} of a second for each of instruments_max",
                 mib(bytes),
                 mib(super::BARS_RING_BYTES),
-                bars(200),
-                bars(self.instruments_max)
+                bars(200, 0),
+                bars(200, 1),
+                bars(200, 2),
+                bars(200, 3),
+                bars(self.instruments_max, 0)
             ),
+        }
+    }
+
+    fn describe_history(&self) -> String {
+        match &self.history {
+            None => "none: bars begin with the server".to_owned(),
+            Some(history) => format!("{}, at most {} a market", history.folder.display(), mib(history.bytes_max as usize)),
         }
     }
 

@@ -273,8 +273,12 @@ layer! {
     instruments_max "TICKCAST_INSTRUMENTS_MAX" "N" usize;
     /// Ring between the sequencer and a shard, and the shard's history, bytes, a power of two [default: 33554432]
     ring_bytes "TICKCAST_RING_BYTES" "BYTES" usize;
-    /// Bars of all instruments since the start, served at `/v1/bars/{symbol}`, bytes; 0 for none [default: 134217728]
+    /// Memory of the bars of all instruments, served at `/v1/bars/{symbol}`, bytes; 0 for none [default: 134217728]
     bars_bytes "TICKCAST_BARS_BYTES" "BYTES" usize;
+    /// Folder in which bars are kept over restarts [default: none]
+    history_dir "TICKCAST_HISTORY_DIR" "DIR" PathBuf;
+    /// Size of the history of one market, bytes; beyond it the oldest bars are removed [default: 4294967296]
+    history_bytes_max "TICKCAST_HISTORY_BYTES_MAX" "BYTES" u64;
     /// Kernel send buffer of a connection, bytes, sent and unsent data together [default: 65536]
     send_buffer_bytes "TICKCAST_SEND_BUFFER_BYTES" "BYTES" usize;
     /// Kernel receive buffer of a connection: what is kept while its input is not read [default: 65536]

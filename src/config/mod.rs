@@ -45,6 +45,7 @@ use ipnet::IpNet;
 use crate::access::AccessSettings;
 use crate::allowance::AllowanceRate;
 use crate::auth::Token;
+use crate::history::HistorySettings;
 use crate::ingest::registry::Spec;
 use crate::ingest::{IdentitySettings, PaceSettings, PublisherSettings};
 use crate::sequencer::OwnerLimits;
@@ -156,6 +157,8 @@ pub struct Config {
     pub ring_bytes: usize,
     /// Of all instruments together; 0 for no bars.
     pub bars_bytes: usize,
+    /// Where bars are kept over restarts.
+    pub history: Option<HistorySettings>,
     pub send_buffer_bytes: usize,
     pub receive_buffer_bytes: usize,
     /// 0 for the machine's value.

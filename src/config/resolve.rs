@@ -13,6 +13,7 @@ use super::range::within;
 use super::tls::{TlsLimits, TlsListener};
 use super::{AdminListen, AllowedHosts, Config, ConfigError, Layer, Machine, Origins};
 use crate::auth::Token;
+use crate::history::HistorySettings;
 use crate::ingest::PaceSettings;
 use crate::ingest::registry::Spec;
 use crate::sequencer::OwnerLimits;
@@ -91,6 +92,7 @@ impl Config {
             instruments_max: within!(layer.instruments_max, 20_000, 1, 10_000_000),
             ring_bytes: resolve_ring_bytes(layer.ring_bytes)?,
             bars_bytes: resolve_bars_bytes(layer.bars_bytes)?,
+            history: resolve_history(&layer)?,
             send_buffer_bytes: within!(layer.send_buffer_bytes, 64 << 10, 4096, 64 << 20),
             receive_buffer_bytes: within!(layer.receive_buffer_bytes, 64 << 10, 4096, 64 << 20),
             notsent_lowat_bytes: within!(layer.notsent_lowat_bytes, 16 << 10, 0, 64 << 20),
@@ -277,6 +279,23 @@ fn resolve_bars_bytes(given: Option<usize>) -> Result<usize, ConfigError> {
             let (least, most) = (BOUNDS.start(), BOUNDS.end());
             Err(value("bars_bytes", format!("{bytes} is out of range: expected 0, or {least} to {most}")))
         }
+    }
+}
+
+fn resolve_history(layer: &Layer) -> Result<Option<HistorySettings>, ConfigError> {
+    let bytes_max = within!(layer.history_bytes_max, 4 << 30, 1 << 20, 1 << 44);
+    match &layer.history_dir {
+        None if layer.history_bytes_max.is_some() => {
+            Err(value("history_bytes_max", "given without history_dir: expected the folder of the history".to_owned()))
+        }
+        None => Ok(None),
+        Some(folder) if folder.as_os_str().is_empty() => {
+            Err(value("history_dir", "empty: expected a folder".to_owned()))
+        }
+        Some(_) if layer.bars_bytes == Some(0) => {
+            Err(value("history_dir", "given with bars_bytes 0: expected memory for the bars that are kept".to_owned()))
+        }
+        Some(folder) => Ok(Some(HistorySettings { folder: folder.clone(), bytes_max })),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, bounded, unbounded};
 
@@ -18,6 +18,7 @@ use crate::bars::{self, BarStore, Bars};
 use crate::clock::{now_ns, wall_ns};
 use crate::config::{BARS_RING_BYTES, Config};
 use crate::heartbeat::Heartbeats;
+use crate::history::{self, Database, History, HistorySettings};
 use crate::http::listener::{Listeners, SendLimits};
 use crate::http::{HttpShared, Listener, listener};
 use crate::ingest::delay::{self, Spool};
@@ -44,6 +45,9 @@ pub(super) struct Shared {
     pub(super) spool: Option<Arc<Spool>>,
 }
 
+/// Time in which a history has to write what there is when the server stops.
+const HISTORY_GRACE: Duration = Duration::from_secs(10);
+
 /// See the module.
 pub(super) struct Market {
     pub(super) address: SocketAddr,
@@ -55,6 +59,7 @@ pub(super) struct Market {
     resync: JoinHandle<()>,
     /// `None` if `bars_bytes` is 0.
     bars: Option<JoinHandle<()>>,
+    history: Option<JoinHandle<()>>,
     spool: Option<JoinHandle<()>>,
 }
 
@@ -73,13 +78,14 @@ impl Market {
         let address = listeners.address;
         let (writers, readers): (Vec<_>, Vec<_>) = config.cores.iter().map(|_| ring::ring(config.ring_bytes)).unzip();
         let (spool_writer, spool_reader) = shared.spool.is_some().then(|| ring::ring(delay::RING_BYTES)).unzip();
-        let (state, requests, bars) = start_sequencer(config, shared, writers, spool_writer)?;
+        let (state, requests, MarketThreads { bars, history }) =
+            start_sequencer(config, shared, writers, spool_writer)?;
         let spool = start_spool(&state, spool_reader)?;
         let http = Arc::new(HttpShared::new(state.clone()));
         let shards = start_shards(&http, sockets_of(listeners, tls_listeners), readers)?;
         state.sequencer.attach_shards(shards.iter().map(|shard| shard.waker.clone()).collect());
         let (feeds, resync) = start_sources(&state, requests)?;
-        Ok(Self { address, tls_address, state, http, shards, feeds, resync, bars, spool })
+        Ok(Self { address, tls_address, state, http, shards, feeds, resync, bars, history, spool })
     }
 
     pub(super) fn wakers(&self) -> Vec<Arc<ShardWaker>> {
@@ -129,16 +135,28 @@ impl Market {
             store.stop();
             hung.extend((!join(thread)).then(|| "the thread that makes bars".to_owned()));
         }
+        if let (Some(history), Some(thread)) = (&state.history, self.history) {
+            history.stop();
+            // It writes what there is.
+            hung.extend((!join_by(thread, Instant::now() + HISTORY_GRACE)).then(|| "the thread of the history".to_owned()));
+        }
         if let Some(thread) = self.spool {
             hung.extend((!join(thread)).then(|| "the thread of the spool".to_owned()));
         }
     }
 }
 
-/// The shared state with the sequencer in it, its queue of resyncs, and the thread that makes bars.
-type SequencerParts = (Arc<ServerState>, ResyncRequests, Option<JoinHandle<()>>);
+/// The threads that make bars and keep them.
+#[derive(Default)]
+struct MarketThreads {
+    bars: Option<JoinHandle<()>>,
+    history: Option<JoinHandle<()>>,
+}
 
-/// Creates the sequencer with its rings, and starts the thread that makes bars.
+/// The shared state with the sequencer in it, its queue of resyncs, and the threads behind the bars ring.
+type SequencerParts = (Arc<ServerState>, ResyncRequests, MarketThreads);
+
+/// Creates the sequencer with its rings, and starts the threads that make bars and keep them.
 fn start_sequencer(
     config: &Config,
     shared: Shared,
@@ -155,16 +173,23 @@ fn start_sequencer(
     if delay_ns > 0 {
         sequencer = sequencer.with_kept_stamps();
     }
-    let (mut bars, mut bar_thread) = (None, None);
+    let (mut bars, mut history, mut threads) = (None, None, MarketThreads::default());
     if config.bars_bytes > 0 {
         let (writer, reader) = ring::ring(BARS_RING_BYTES);
-        let store =
-            Arc::new(BarStore::new(Bars::new(config.bars_bytes, wall_ns().saturating_sub(delay_ns)), writer.gauge()));
+        let mut made = Bars::new(config.bars_bytes, wall_ns().saturating_sub(delay_ns));
+        let database = config.history.as_ref().map(|settings| open_history(settings, config)).transpose()?;
+        if let Some((_, holes)) = &database {
+            made = made.with_history(holes);
+        }
+        let store = Arc::new(BarStore::new(made, writer.gauge()));
         sequencer = sequencer.with_bars_ring(writer);
-        bar_thread = Some(
-            bars::spawn(store.clone(), reader, lifecycle.clone(), config.other_cores.clone())
-                .map_err(StartError::Thread)?,
-        );
+        let bar_thread = bars::spawn(store.clone(), reader, lifecycle.clone(), config.other_cores.clone());
+        threads.bars = Some(bar_thread.map_err(StartError::Thread)?);
+        if let Some((database, _)) = database {
+            let (handle, thread) =
+                start_history(config, database, store.clone(), lifecycle.clone()).map_err(StartError::Thread)?;
+            (history, threads.history) = (Some(handle), Some(thread));
+        }
         bars = Some(store);
     }
     let (sequencer, requests) = SequencerHandle::new(sequencer, gauges, stats.clone(), lifecycle.clone(), bars.clone());
@@ -178,6 +203,7 @@ fn start_sequencer(
         tls: shared.tls,
         access: shared.access,
         bars,
+        history,
         delayed: shared.delayed,
         spool: shared.spool,
         lifecycle,
@@ -186,7 +212,33 @@ fn start_sequencer(
         slow_clients: config.cores.iter().map(|_| SlowClientList::default()).collect(),
         started_ns: now_ns(),
     };
-    Ok((Arc::new(state), requests, bar_thread))
+    Ok((Arc::new(state), requests, threads))
+}
+
+/// Opens the history of a market, with the times in which it has no records.
+fn open_history(settings: &HistorySettings, config: &Config) -> Result<(Database, Vec<(u32, u32)>), StartError> {
+    let database = Database::open(&settings.folder.join(history::file_name(config.shard.delay_s)));
+    let database = database.map_err(StartError::History)?;
+    // Until now there was no server.
+    let now_s = bars::complete_s(wall_ns().saturating_sub(u64::from(config.shard.delay_s) * 1_000_000_000));
+    let holes = database.holes(now_s).map_err(StartError::History)?;
+    Ok((database, holes))
+}
+
+fn start_history(
+    config: &Config,
+    database: Database,
+    store: Arc<BarStore>,
+    lifecycle: Arc<Lifecycle>,
+) -> std::io::Result<(Arc<History>, JoinHandle<()>)> {
+    history::spawn(history::Parts {
+        database,
+        store,
+        bytes_max: config.history.as_ref().map_or(0, |settings| settings.bytes_max),
+        delay_ns: u64::from(config.shard.delay_s) * 1_000_000_000,
+        lifecycle,
+        cores: config.other_cores.clone(),
+    })
 }
 
 /// Starts the thread that writes the spool, whose ring is the one behind those of the shards.

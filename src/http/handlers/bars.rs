@@ -1,17 +1,20 @@
-//! `/v1/bars/{symbol}`: bars of an instrument since the start of the server, as columns.
+//! `/v1/bars/{symbol}`: bars of an instrument, of memory and of the history on disk, as columns.
 
 use std::fmt::Write;
 use std::time::Duration;
 
+use crossbeam::channel::TryRecvError;
+
 use super::snapshot::{denied, unknown_instrument};
 use crate::bars::{Bar, BarQuery, BarStore, FoundBars, INTERVALS_S};
+use crate::history::History;
 use crate::http::portions::Portions;
 use crate::http::refusal::{RETRY_AFTER, Refusal};
 use crate::http::request::quote;
 use crate::http::response::Response;
 use crate::http::server::HttpServer;
 use crate::identity::Principal;
-use tickcast_protocol::Channel;
+use tickcast_protocol::{Channel, Instrument};
 use tickcast_protocol::decimal;
 use tickcast_protocol::record::{FieldSet, PRICE_NONE};
 
@@ -26,6 +29,10 @@ const BARS_AT_ONCE: usize = 256;
 /// How often, and how many times, a locked store is tried again.
 const RETRY: Duration = Duration::from_millis(1);
 const TRIES: usize = 1000;
+/// How many times of those an instrument is waited for whose part of the history is not taken over.
+const SEED_TRIES: usize = 500;
+/// How many times the history is asked for its answer: disks are slower than memory.
+const HISTORY_TRIES: usize = 5000;
 
 pub(crate) async fn get(
     server: &HttpServer,
@@ -44,6 +51,9 @@ pub(crate) async fn get(
     let instrument =
         server.shard.borrow().directory().find(&symbol).ok_or_else(|| unknown_instrument(&symbol))?.clone();
     let mut found = find(store, instrument.id, &query).await?;
+    if let Some(history) = server.state().history.as_ref().filter(|_| found.has_older && found.bars.len() < query.limit) {
+        found = find_older(history, &instrument, &query).await?;
+    }
     found.bars.iter_mut().for_each(|bar| seen.hide(bar));
     let (px_exp, sz_exp) = found.exponents.unwrap_or((instrument.px_exp, instrument.sz_exp));
     let columns = Columns { px_exp, sz_exp, found: &found };
@@ -84,13 +94,33 @@ impl Seen {
 }
 
 async fn find(store: &BarStore, instrument: u32, query: &BarQuery) -> Result<FoundBars, Refusal> {
-    for _ in 0..TRIES {
-        if let Some(found) = store.try_find(instrument, query) {
-            return Ok(found);
+    for nth in 0..TRIES {
+        match store.try_find(instrument, query) {
+            // An instrument that was just defined does not have the newest bars of the history yet.
+            Some(found) if found.is_seeded || nth >= SEED_TRIES => return Ok(found),
+            _ => glommio::timer::sleep(RETRY).await,
         }
-        glommio::timer::sleep(RETRY).await;
     }
-    Err(Refusal::unavailable("the bars are busy", RETRY_AFTER))
+    Err(busy())
+}
+
+/// Bars of which the older ones are on disk.
+async fn find_older(history: &History, instrument: &Instrument, query: &BarQuery) -> Result<FoundBars, Refusal> {
+    let answer = history.find(&instrument.symbol, instrument.id, query).ok_or_else(busy)?;
+    for _ in 0..HISTORY_TRIES {
+        match answer.try_recv() {
+            Ok(Ok(found)) => return Ok(found),
+            // The log has the reason, which may name files.
+            Ok(Err(_)) => return Err(Refusal::unavailable("the history cannot be read", RETRY_AFTER)),
+            Err(TryRecvError::Disconnected) => return Err(Refusal::unavailable("the server is stopping", RETRY_AFTER)),
+            Err(TryRecvError::Empty) => glommio::timer::sleep(RETRY).await,
+        }
+    }
+    Err(busy())
+}
+
+fn busy() -> Refusal {
+    Refusal::unavailable("the bars are busy", RETRY_AFTER)
 }
 
 /// Parses the query, whose parameters are known, each once.
@@ -235,7 +265,7 @@ mod tests {
             ask_px: 150,
             is_quoted: true,
         };
-        let found = FoundBars { since_s: 7, bars: vec![bar], holes: vec![(1, 2)], exponents: None };
+        let found = FoundBars { since_s: 7, bars: vec![bar], holes: vec![(1, 2)], ..FoundBars::default() };
         let mut text = String::from(r#"{"since":7"#);
         let columns = Columns { px_exp: -2, sz_exp: 0, found: &found };
         // It pauses where a portion is over, as on a busy machine.
