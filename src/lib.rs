@@ -46,6 +46,7 @@
 pub mod access;
 pub mod affinity;
 pub mod allowance;
+pub mod archive;
 pub mod auth;
 pub mod bars;
 pub mod check;
@@ -53,7 +54,6 @@ pub mod clock;
 pub mod config;
 mod fault;
 pub mod heartbeat;
-pub mod history;
 pub mod http;
 pub mod identity;
 pub mod ingest;

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tickcast::archive::load::{ArchiveArgs, archive};
 use tickcast::check::CheckArgs;
 use tickcast::config::{Config, ConfigError, Layer, check_variables};
-use tickcast::history::load::{HistoryArgs, history};
 use tickcast::ingest::capture::{CaptureError, CaptureSettings, capture};
 use tickcast::load::{FloorArgs, LoadArgs, LoadError, RecordArgs, TapArgs};
 use tickcast::usage::report::{UsageArgs, usage};
@@ -56,8 +56,8 @@ enum Command {
     Config(ConfigCommand),
     /// Report from the usage log who had access
     Usage(UsageArgs),
-    /// Load bars and trades into the history, and list what it has
-    History(HistoryArgs),
+    /// Load bars and trades into the archive, and list what it has
+    Archive(ArchiveArgs),
     #[command(hide = true)]
     Floor(FloorArgs),
     /// One process of a load run; speaks with the one that started it
@@ -95,7 +95,7 @@ fn main() -> ExitCode {
         Some(Command::Record(args)) => record(args),
         Some(Command::Config(ConfigCommand::Check(args))) => check_config(args),
         Some(Command::Usage(args)) => usage(&args, &mut std::io::stdout().lock()).map_err(Into::into),
-        Some(Command::History(args)) => history(&args, &mut std::io::stdout().lock()).map_err(Into::into),
+        Some(Command::Archive(args)) => archive(&args, &mut std::io::stdout().lock()).map_err(Into::into),
         Some(Command::Floor(args)) => load::floor(&args, &mut std::io::stdout()).map_err(Into::into),
         Some(Command::Load(args)) => match load::load(&args, &mut std::io::stdout().lock()) {
             Ok(outcome) => return ExitCode::from(outcome.exit_code()),

@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::access::Access;
+use crate::archive::Archive;
 use crate::auth::AuthFailures;
 use crate::bars::BarStore;
-use crate::history::History;
 use crate::config::Config;
 use crate::heartbeat::Heartbeats;
 use crate::ingest::delay::Spool;
@@ -39,8 +39,8 @@ pub struct ServerState {
     pub access: Arc<Access>,
     /// `None` if `bars_bytes` is 0.
     pub bars: Option<Arc<BarStore>>,
-    /// `None` without `history_dir`.
-    pub history: Option<Arc<History>>,
+    /// `None` without `archive_dir`.
+    pub archive: Option<Arc<Archive>>,
     /// The delayed markets of a live one.
     pub delayed: Vec<Arc<ServerState>>,
     /// Where their records wait.

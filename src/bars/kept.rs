@@ -1,8 +1,8 @@
-//! What the history on disk takes of the bars, and gives them.
+//! What the archive on disk takes of the bars, and gives them.
 //!
 //! What always holds: a bar is given out once it is complete, or when it is dropped before, and again if it changes
 //! later. Bars of an instrument are given out under its symbol, so those of one whose Definition was lost wait for the
-//! next Definition. Before an instrument is seeded, nothing of it is given out: its newest bars lack what the history has.
+//! next Definition. Before an instrument is seeded, nothing of it is given out: its newest bars lack what the archive has.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::{Bar, BarQuery, Bars, INTERVALS_S, Row, seconds};
 /// Bars that wait to be written beyond this are lost.
 const SAVED_MAX: usize = 500_000;
 
-/// A bar as the history has it.
+/// A bar as the archive has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredBar {
     pub symbol: Arc<str>,
@@ -23,7 +23,7 @@ pub struct StoredBar {
     pub bar: Bar,
 }
 
-/// What the history knows of an instrument, by length.
+/// What the archive knows of an instrument, by length.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     /// The newest bars, oldest first, at these exponents.
@@ -34,12 +34,12 @@ pub struct Known {
     pub since_s: Option<u32>,
 }
 
-/// Whether an instrument has what the history has of it.
+/// Whether an instrument has what the archive has of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seeded {
     /// Not since it is defined.
     Never,
-    /// It had, but the history was changed from outside.
+    /// It had, but the archive was changed from outside.
     Before,
     Yes,
 }
@@ -79,8 +79,8 @@ impl Kept {
 }
 
 impl Bars {
-    /// With a history on disk that takes the bars, and knows of these times without records.
-    pub fn with_history(mut self, holes: &[(u32, u32)]) -> Self {
+    /// With an archive on disk that takes the bars, and knows of these times without records.
+    pub fn with_archive(mut self, holes: &[(u32, u32)]) -> Self {
         self.kept = Some(Kept::default());
         self.holes = holes.to_vec();
         self
@@ -102,7 +102,7 @@ impl Bars {
         self.kept.iter_mut().for_each(|kept| kept.unseeded.push(instrument));
     }
 
-    /// Has all instruments seeded again: the history was changed from outside.
+    /// Has all instruments seeded again: the archive was changed from outside.
     pub fn seed_again(&mut self) {
         let Some(kept) = &mut self.kept else { return };
         for (at, row) in self.rows.iter_mut().enumerate().filter(|(_, row)| row.seeded == Seeded::Yes) {
@@ -111,7 +111,7 @@ impl Bars {
         }
     }
 
-    /// Takes over what the history has of an instrument, by length, at these exponents, and for which times bars were
+    /// Takes over what the archive has of an instrument, by length, at these exponents, and for which times bars were
     /// loaded. Nothing happens if the instrument is not what it was meanwhile.
     pub fn seed(
         &mut self,
@@ -132,7 +132,9 @@ impl Bars {
         let is_first = row.seeded == Seeded::Never;
         row.seeded = Seeded::Yes;
         row.loads = loads;
-        row.first_s = known.iter().filter_map(|known| known.since_s).chain(row.first_s).min();
+        let first_s = known.iter().filter_map(|known| known.since_s).chain(row.first_s).min();
+        self.first_changes += u64::from(row.first_s != first_s);
+        row.first_s = first_s;
         for (level, known) in known.into_iter().enumerate() {
             let since_s = known.since_s.unwrap_or(began_s);
             row.series[level].seed(known.bars, known.has_older, since_s, capacities[level], is_first);
@@ -149,7 +151,9 @@ impl Bars {
         let end = (kept.next_row + rows_max).min(self.rows.len());
         let mut changed = Vec::new();
         for row in &mut self.rows[kept.next_row.min(end)..end] {
-            let (Some(symbol), Some(exponents), true) = (&row.symbol, row.exponents, row.seeded == Seeded::Yes) else { continue };
+            let (Some(symbol), Some(exponents), true) = (&row.symbol, row.exponents, row.seeded == Seeded::Yes) else {
+                continue;
+            };
             for (series, interval_s) in row.series.iter_mut().zip(INTERVALS_S) {
                 series.take_changed(interval_s, now_s, &mut changed);
                 let stored = |bar| StoredBar { symbol: symbol.clone(), interval_s, exponents, bar };
@@ -183,9 +187,14 @@ impl Bars {
         self.kept.as_ref().map_or(0, |kept| kept.lost)
     }
 
-    /// The time of the oldest bar of an instrument, in memory or in the history.
+    /// The time of the oldest bar of an instrument, in memory or in the archive.
     pub fn first_s(&self, instrument: u32) -> Option<u32> {
         self.row(instrument)?.first_s
+    }
+
+    /// How many times an answer of [`first_s`](Self::first_s) has changed.
+    pub fn first_changes(&self) -> u64 {
+        self.first_changes
     }
 
     /// The bars of a length between two times, oldest first.

@@ -12,7 +12,7 @@
 //! * The bars take at most the bytes that they are given, in equal shares for all instruments with bars. A query
 //!   returns how far back the share reaches ([`FoundBars::since_s`]), and when records were lost
 //!   ([`FoundBars::holes`]).
-//! * With a history on disk, every bar is given out to be written once it is complete, before it is dropped, and the
+//! * With an archive on disk, every bar is given out to be written once it is complete, before it is dropped, and the
 //!   newest ones are taken over from there where an instrument is defined; see `kept.rs`.
 //!
 //! What it does not do: read a clock, lock, or write. Cost: some 30 ns a record, 72 bytes a bar of each length.
@@ -20,11 +20,13 @@
 mod kept;
 mod query;
 mod series;
+mod session;
 mod store;
 
 pub use self::kept::{Known, StoredBar, complete_s};
 pub use self::query::{BarQuery, FoundBars, merge};
 pub use self::series::Bar;
+pub use self::session::Session;
 pub use self::store::{BarStore, spawn};
 
 use self::kept::{Kept, Seeded};
@@ -43,7 +45,7 @@ const SHARES: [usize; INTERVALS_S.len()] = [40, 44, 10, 6];
 /// The most bars of an instrument, of each length: a day of seconds, sixty days of minutes. It limits how many a query
 /// walks.
 const BARS_MAX: usize = 86_400;
-/// Bars of each length that an instrument may have in any case where there is a history: some 600 bytes.
+/// Bars of each length that an instrument may have in any case where there is an archive: some 600 bytes.
 const KEPT_LEAST: usize = 2;
 /// The most holes that are kept; beyond it the two oldest are merged.
 const HOLES_MAX: usize = 64;
@@ -63,8 +65,9 @@ pub struct Bars {
     shared_by: usize,
     /// First and last second of each, in order, not touching each other.
     holes: Vec<(u32, u32)>,
-    /// What has to be written to the history; `None` without one.
+    /// What has to be written to the archive; `None` without one.
     kept: Option<Kept>,
+    first_changes: u64,
 }
 
 /// The bars of one instrument.
@@ -74,12 +77,12 @@ struct Row {
     exponents: Option<(i8, i8)>,
     /// By length.
     series: [Series; INTERVALS_S.len()],
-    /// Only with a history.
+    /// Only with an archive.
     symbol: Option<Arc<str>>,
     seeded: Seeded,
     /// First and last second of what was loaded of it.
     loads: Vec<(u32, u32)>,
-    /// The time of the oldest bar, in memory or in the history.
+    /// The time of the oldest bar, in memory or in the archive.
     first_s: Option<u32>,
 }
 
@@ -102,6 +105,7 @@ impl Bars {
             shared_by: usize::MAX,
             holes: Vec::new(),
             kept: None,
+            first_changes: 0,
         };
         bars.share();
         bars
@@ -139,12 +143,12 @@ impl Bars {
             return;
         }
         self.shared_by = self.active;
-        // A history takes bars once they are complete: the one before the newest.
+        // An archive takes bars once they are complete: the one before the newest.
         let least = if self.kept.is_some() { KEPT_LEAST } else { 0 };
         self.capacities = std::array::from_fn(|level| capacity(self.bytes_max, self.active, level).max(least));
         for row in &mut self.rows {
-            for level in 0..INTERVALS_S.len() {
-                let dropped = row.series[level].shrink(INTERVALS_S[level], self.capacities[level]);
+            for (level, interval_s) in INTERVALS_S.into_iter().enumerate() {
+                let dropped = row.series[level].shrink(interval_s, self.capacities[level]);
                 if let Some(kept) = &mut self.kept {
                     kept.save(row, level, dropped);
                 }
@@ -249,6 +253,7 @@ impl Bars {
         let row = self.row_mut(instrument);
         let was_active = !row.series.iter().all(Series::is_new);
         *row = Row::new(began_s);
+        self.first_changes += 1;
         self.active -= usize::from(was_active);
     }
 
@@ -277,7 +282,10 @@ impl Bars {
                 kept.save(row, level, [dropped]);
             }
         }
-        row.first_s = row.first_s.or(Some(time_s));
+        if row.first_s.is_none() {
+            row.first_s = Some(time_s);
+            self.first_changes += 1;
+        }
         self.active += usize::from(is_new);
     }
 }

@@ -106,7 +106,7 @@ pub(super) struct Series {
     is_new: bool,
     /// The time of the oldest bar that has changed since it was taken to be written.
     changed_s: u32,
-    /// The history has older bars than these.
+    /// The archive has older bars than these.
     has_older: bool,
 }
 
@@ -182,8 +182,8 @@ impl Series {
         self.changed_s = self.changed_s.max(next_s);
     }
 
-    /// Takes bars over from the history, oldest first, of which there are older ones if `has_older`. Bars that have
-    /// changed here stay; where `is_first`, what they have is added to the part of the history.
+    /// Takes bars over from the archive, oldest first, of which there are older ones if `has_older`. Bars that have
+    /// changed here stay; where `is_first`, what they have is added to the part of the archive.
     pub(super) fn seed(&mut self, seeds: Vec<Bar>, has_older: bool, since_s: u32, capacity: usize, is_first: bool) {
         let own = std::mem::take(&mut self.bars);
         let mut bars = VecDeque::from(seeds);

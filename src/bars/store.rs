@@ -74,6 +74,18 @@ impl BarStore {
         self.lock().step(from_ns, to_ns);
     }
 
+    /// The times of the oldest bars of instruments, where there are any. Waits for the thread that makes bars, which a
+    /// shard must not.
+    pub fn first_s(&self, instruments: impl Iterator<Item = u32>) -> Vec<Option<u32>> {
+        let bars = self.lock();
+        instruments.map(|instrument| bars.first_s(instrument)).collect()
+    }
+
+    /// A number that changes with an answer of [`first_s`](Self::first_s); `None` if the bars are locked at the moment.
+    pub fn try_first_changes(&self) -> Option<u64> {
+        self.bars.try_lock().ok().map(|bars| bars.first_changes())
+    }
+
     /// How full the bars ring is.
     pub fn gauge(&self) -> &Gauge {
         &self.gauge
@@ -97,8 +109,8 @@ impl BarStore {
         }
     }
 
-    /// The bars, for the thread of the history, which may wait for the one that makes them.
-    pub(crate) fn lock_for_history(&self) -> MutexGuard<'_, Bars> {
+    /// The bars, for the thread of the archive, which may wait for the one that makes them.
+    pub(crate) fn lock_for_archive(&self) -> MutexGuard<'_, Bars> {
         self.lock()
     }
 
@@ -241,8 +253,9 @@ mod tests {
         push(&mut writer, 101, 111);
         folding.fold_all();
         assert_eq!(store.records_lost(), 100);
-        let found =
-            store.try_find(1, &BarQuery { interval_s: 1, limit: 10, to_s: u32::MAX }).expect("the bars are not locked");
+        let found = store
+            .try_find(1, &BarQuery { interval_s: 1, limit: 10, to_s: u32::MAX, session: None })
+            .expect("the bars are not locked");
         assert_eq!(found.bars.iter().map(|bar| bar.time_s).collect::<Vec<_>>(), [10, 111]);
         assert_eq!(found.holes, [(10, 111)]);
         assert!(store.bytes() > 0);
@@ -258,7 +271,7 @@ mod tests {
         for position in 0..3 {
             push(&mut writer, position, position);
             store.wake();
-            let query = BarQuery { interval_s: 1, limit: 10, to_s: u32::MAX };
+            let query = BarQuery { interval_s: 1, limit: 10, to_s: u32::MAX, session: None };
             let is_there = || store.try_find(1, &query).is_some_and(|found| found.bars.len() as u64 == position + 1);
             while !is_there() {
                 assert!(began.elapsed() < Duration::from_secs(40), "it still sleeps although there is a record");

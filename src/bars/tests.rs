@@ -63,7 +63,7 @@ fn bars_of(events: &[BarEvent]) -> Bars {
 }
 
 fn query(interval_s: u32) -> BarQuery {
-    BarQuery { interval_s, limit: 5000, to_s: u32::MAX }
+    BarQuery { interval_s, limit: 5000, to_s: u32::MAX, session: None }
 }
 
 /// The expected result of a query, computed from the list of all events.
@@ -180,7 +180,7 @@ proptest! {
             fold(&mut bars, batch);
             prop_assert!(bars.bytes() <= bytes_max, "{} of {bytes_max}", bars.bytes());
         }
-        let query = BarQuery { interval_s, limit, to_s: to.map_or(u32::MAX, |to| BEGAN_S + to) };
+        let query = BarQuery { interval_s, limit, to_s: to.map_or(u32::MAX, |to| BEGAN_S + to), session: None };
         for instrument in 1..6 {
             prop_assert_eq!(bars.find(instrument, &query), expected(&events, instrument, bytes_max, &query));
         }
@@ -227,7 +227,7 @@ fn pages_of_bars_join_without_gap_or_overlap() {
     let all = bars.find(1, &query(3)).bars;
     let (mut pages, mut to_s) = (Vec::new(), u32::MAX);
     loop {
-        let page = bars.find(1, &BarQuery { interval_s: 3, limit: 7, to_s }).bars;
+        let page = bars.find(1, &BarQuery { interval_s: 3, limit: 7, to_s, session: None }).bars;
         let Some(first) = page.first() else { break };
         to_s = first.time_s;
         pages.splice(0..0, page);
@@ -306,7 +306,7 @@ fn only_multiples_of_kept_intervals_are_served() {
 
 /// The times of the kept bars of one second of instrument 1, from when on they are complete, and the holes.
 fn seconds_of(bars: &Bars) -> (Vec<u32>, u32, Vec<(u32, u32)>) {
-    let found = bars.find(1, &BarQuery { interval_s: 1, limit: 1000, to_s: u32::MAX });
+    let found = bars.find(1, &BarQuery { interval_s: 1, limit: 1000, to_s: u32::MAX, session: None });
     let time = |time_s: u32| time_s - BEGAN_S;
     let holes = found.holes.iter().map(|hole| (time(hole.0), time(hole.1))).collect();
     (found.bars.iter().map(|bar| time(bar.time_s)).collect(), time(found.since_s), holes)
@@ -362,7 +362,7 @@ fn a_start_with_a_clock_ahead_is_corrected_with_it() {
     trade_at(&mut bars, 5);
     // The server began 60 s ago, with a clock that was 600 s ahead.
     bars.step(u64::from(BEGAN_S + 60) * SECOND_NS, u64::from(BEGAN_S - 540) * SECOND_NS);
-    let found = bars.find(1, &BarQuery { interval_s: 1, limit: 10, to_s: u32::MAX });
+    let found = bars.find(1, &BarQuery { interval_s: 1, limit: 10, to_s: u32::MAX, session: None });
     assert_eq!((found.bars.len(), found.holes), (0, vec![(BEGAN_S - 600, BEGAN_S - 540)]));
 }
 

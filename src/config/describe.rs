@@ -11,6 +11,7 @@ impl Config {
     pub fn describe(&self) -> String {
         let lines = [
             self.describe_node(),
+            self.describe_bar_settings(),
             self.describe_http(),
             self.describe_access(),
             self.describe_publishers(),
@@ -81,8 +82,6 @@ impl Config {
                     self.shard.backlog_ms_max
                 ),
             ),
-            ("bars_bytes", self.describe_bars()),
-            ("history_dir", self.describe_history()),
             ("stale_ms", if self.stale_ms == 0 { "never".to_owned() } else { self.stale_ms.to_string() }),
             (
                 "instrument_expire_ms",
@@ -110,31 +109,6 @@ impl Config {
             unless_0(handshakes_per_address_per_s),
             unless_0(handshakes_pending_max),
         )
-    }
-
-    fn describe_bars(&self) -> String {
-        let bars = |instruments, level| crate::bars::capacity(self.bars_bytes, instruments, level);
-        match self.bars_bytes {
-            0 => "0: no bars".to_owned(),
-            bytes => format!(
-                "{}, and a ring of {}: {} bars of a second, {} of a minute, {} of an hour and {} of a day for each of 200 \
-                 instruments; {} of a second for each of instruments_max",
-                mib(bytes),
-                mib(super::BARS_RING_BYTES),
-                bars(200, 0),
-                bars(200, 1),
-                bars(200, 2),
-                bars(200, 3),
-                bars(self.instruments_max, 0)
-            ),
-        }
-    }
-
-    fn describe_history(&self) -> String {
-        match &self.history {
-            None => "none: bars begin with the server".to_owned(),
-            Some(history) => format!("{}, at most {} a market", history.folder.display(), mib(history.bytes_max as usize)),
-        }
     }
 
     fn describe_http(&self) -> Vec<(&'static str, String)> {
@@ -348,7 +322,7 @@ fn work(units: u32, of: &str) -> String {
     }
 }
 
-fn mib(bytes: usize) -> String {
+pub(super) fn mib(bytes: usize) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 

@@ -1,5 +1,6 @@
 //! A layer of settings as given by flags and variables, or by a file: each may be given or not.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -93,6 +94,10 @@ macro_rules! layer {
             #[arg(skip)]
             #[serde(default)]
             pub delayed: Vec<DelayedEntry>,
+            /// Sessions of venues, the same.
+            #[arg(skip)]
+            #[serde(default)]
+            pub session: Vec<SessionEntry>,
             /// The rights of clients without a credential.
             #[arg(skip)]
             pub anonymous: Option<RightsText>,
@@ -110,6 +115,7 @@ macro_rules! layer {
                     issuer: if self.issuer.is_empty() { below.issuer } else { self.issuer },
                     product: if self.product.is_empty() { below.product } else { self.product },
                     delayed: if self.delayed.is_empty() { below.delayed } else { self.delayed },
+                    session: if self.session.is_empty() { below.session } else { self.session },
                     anonymous: self.anonymous.or(below.anonymous),
                 }
             }
@@ -276,9 +282,9 @@ layer! {
     /// Memory of the bars of all instruments, served at `/v1/bars/{symbol}`, bytes; 0 for none [default: 134217728]
     bars_bytes "TICKCAST_BARS_BYTES" "BYTES" usize;
     /// Folder in which bars are kept over restarts [default: none]
-    history_dir "TICKCAST_HISTORY_DIR" "DIR" PathBuf;
-    /// Size of the history of one market, bytes; beyond it the oldest bars are removed [default: 4294967296]
-    history_bytes_max "TICKCAST_HISTORY_BYTES_MAX" "BYTES" u64;
+    archive_dir "TICKCAST_ARCHIVE_DIR" "DIR" PathBuf;
+    /// Size of the archive of one market, bytes; beyond it the oldest bars are removed [default: 4294967296]
+    archive_bytes_max "TICKCAST_ARCHIVE_BYTES_MAX" "BYTES" u64;
     /// Kernel send buffer of a connection, bytes, sent and unsent data together [default: 65536]
     send_buffer_bytes "TICKCAST_SEND_BUFFER_BYTES" "BYTES" usize;
     /// Kernel receive buffer of a connection: what is kept while its input is not read [default: 65536]
@@ -433,6 +439,17 @@ pub struct DelayedEntry {
     pub connections_max: Option<u32>,
 }
 
+/// One table `[[session]]`: when a venue trades.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionEntry {
+    pub venue: String,
+    pub timezone: String,
+    pub open: String,
+    pub close: String,
+    pub days: Option<String>,
+}
+
 /// One table `[[product]]`: a name for rights.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -445,10 +462,22 @@ pub struct ProductEntry {
 impl Layer {
     /// The settings of a TOML file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::File { path: path.to_owned(), error })?;
+        let text = read_text(path).map_err(|error| ConfigError::File { path: path.to_owned(), error })?;
         toml::from_str(&text).map_err(|error| ConfigError::Toml { path: path.to_owned(), error })
     }
 }
+
+/// The text of a file that has an end.
+fn read_text(path: &Path) -> io::Result<String> {
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() || metadata.len() > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("expected a file of {FILE_BYTES_MAX} bytes at the most")));
+    }
+    std::fs::read_to_string(path)
+}
+
+/// Of a file of settings.
+const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Refuses unknown `TICKCAST_*` variables: a misspelled one must not be ignored.
 pub fn check_variables(names: impl Iterator<Item = String>) -> Result<(), ConfigError> {

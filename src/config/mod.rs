@@ -17,6 +17,7 @@
 mod access;
 mod admin;
 mod agreement;
+mod bars;
 mod delayed;
 mod describe;
 mod hosts;
@@ -30,6 +31,7 @@ mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use self::admin::AdminListen;
 pub use self::delayed::DelayedMarket;
@@ -44,8 +46,9 @@ use ipnet::IpNet;
 
 use crate::access::AccessSettings;
 use crate::allowance::AllowanceRate;
+use crate::archive::ArchiveSettings;
 use crate::auth::Token;
-use crate::history::HistorySettings;
+use crate::bars::Session;
 use crate::ingest::registry::Spec;
 use crate::ingest::{IdentitySettings, PaceSettings, PublisherSettings};
 use crate::sequencer::OwnerLimits;
@@ -157,8 +160,10 @@ pub struct Config {
     pub ring_bytes: usize,
     /// Of all instruments together; 0 for no bars.
     pub bars_bytes: usize,
+    /// Of venues, for bars.
+    pub sessions: Vec<Arc<Session>>,
     /// Where bars are kept over restarts.
-    pub history: Option<HistorySettings>,
+    pub archive: Option<ArchiveSettings>,
     pub send_buffer_bytes: usize,
     pub receive_buffer_bytes: usize,
     /// 0 for the machine's value.

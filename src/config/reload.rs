@@ -59,7 +59,8 @@ fn setting(field: &'static str) -> &'static str {
         "operator_tokens" => "operator_token",
         "tls_pairs" => "tls",
         "access" => "issuer",
-        "history" => "history_dir or history_bytes_max",
+        "sessions" => "session",
+        "archive" => "archive_dir or archive_bytes_max",
         "tls_limits" => {
             "tls_handshakes_per_s, tls_handshakes_per_address_per_s, tls_handshakes_pending_max or \
              tls_handshake_timeout_ms"
@@ -71,11 +72,11 @@ fn setting(field: &'static str) -> &'static str {
 reload! {
     // They determine sockets, threads and memory that exist already.
     fixed: listen admin_listen tls_listen tls_min_version tls_client_ca cores feeds connections_max instruments_max
-        book_levels_max ring_bytes bars_bytes history send_buffer_bytes receive_buffer_bytes notsent_lowat_bytes stale_ms
+        book_levels_max ring_bytes bars_bytes archive send_buffer_bytes receive_buffer_bytes notsent_lowat_bytes stale_ms
         instrument_expire_ms delayed spool_dir spool_bytes_max spool_conflate_ms revocations_file usage_dir usage_bytes_max
         usage_files_max;
     changed: tls_pairs tls_limits publishers operator_tokens operator_certificates access enable_echo
-        allow_origin allow_host log log_lines_per_s
+        allow_origin allow_host sessions log log_lines_per_s
         connections_per_address_max addresses_exempt trusted_proxies handshakes_per_s handshakes_per_address_per_s
         pending_connections_max pending_per_address_max get_units_per_address_per_s answer_bytes_max
         answer_bytes_per_address_max answer_bytes_per_connection_max echoes_max publishers_max publish_pace

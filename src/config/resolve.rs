@@ -7,13 +7,13 @@ use ipnet::IpNet;
 
 use super::access::{has_access, resolve_access};
 use super::agreement;
+use super::bars::{resolve_archive, resolve_bars_bytes, resolve_sessions};
 use super::delayed::{resolve_delayed, resolve_spool_bytes};
 use super::publishers::{resolve_identities, resolve_operator_certificates, resolve_tokens};
 use super::range::within;
 use super::tls::{TlsLimits, TlsListener};
 use super::{AdminListen, AllowedHosts, Config, ConfigError, Layer, Machine, Origins};
 use crate::auth::Token;
-use crate::history::HistorySettings;
 use crate::ingest::PaceSettings;
 use crate::ingest::registry::Spec;
 use crate::sequencer::OwnerLimits;
@@ -40,9 +40,7 @@ impl Config {
     /// # Errors
     /// The setting, its value and what was expected.
     pub fn resolve(layer: Layer, machine: &Machine, epoch: u32) -> Result<Self, ConfigError> {
-        let (cores, connections_max) = resolve_size(&layer, machine)?;
-        let (publishers_max, pending_connections_max) = resolve_pending(&layer, machine)?;
-        let shares = AddressShares::resolve(&layer, connections_max, pending_connections_max, cores.len())?;
+        let sizes = Sizes::resolve(&layer, machine)?;
         let (answers, listen) = (AnswerLimits::resolve(&layer)?, resolve_listen(layer.listen.as_deref())?);
         let tls = TlsListener::resolve(&layer, listen)?;
         Ok(Self {
@@ -51,14 +49,14 @@ impl Config {
             tls_min_version: tls.min_version,
             tls_client_ca: layer.tls_client_ca.clone(),
             tls_pairs: tls.pairs,
-            tls_limits: TlsLimits::resolve(&layer, cores.len(), pending_connections_max)?,
+            tls_limits: TlsLimits::resolve(&layer, sizes.cores.len(), sizes.pending_connections_max)?,
             admin_listen: resolve_admin_listen(layer.admin_listen.as_deref(), listen)?,
             feeds: resolve_feeds(&feed_texts(&layer))?,
             publishers: resolve_identities(&layer, resolve_publisher_limits(&layer)?, resolve_pace(&layer)?)?,
             operator_tokens: resolve_operator_tokens(&layer)?,
             operator_certificates: resolve_operator_certificates(&layer)?,
             access: resolve_access(&layer)?,
-            delayed: resolve_delayed(&layer, [Some(listen), tls.listen], connections_max)?,
+            delayed: resolve_delayed(&layer, [Some(listen), tls.listen], sizes.connections_max)?,
             spool_dir: layer.spool_dir.clone(),
             spool_bytes_max: resolve_spool_bytes(&layer)?,
             spool_conflate_ms: within!(layer.spool_conflate_ms, 0, 0, 60_000),
@@ -71,20 +69,20 @@ impl Config {
             allow_host: resolve_hosts(layer.allow_host.as_deref())?,
             log: layer.log.clone().unwrap_or_else(|| "info".to_owned()),
             log_lines_per_s: within!(layer.log_lines_per_s, 20, 0, 1_000_000),
-            connections_max,
-            connections_per_address_max: shares.connections_max,
+            connections_max: sizes.connections_max,
+            connections_per_address_max: sizes.shares.connections_max,
             addresses_exempt: resolve_exempt(&layer)?,
             trusted_proxies: resolve_networks("trusted_proxies", layer.trusted_proxies.as_deref().unwrap_or("none"))?,
-            handshakes_per_s: shares.of_all_per_s,
-            handshakes_per_address_per_s: shares.handshakes_per_s,
-            pending_connections_max,
-            pending_per_address_max: shares.pending_max,
+            handshakes_per_s: sizes.shares.of_all_per_s,
+            handshakes_per_address_per_s: sizes.shares.handshakes_per_s,
+            pending_connections_max: sizes.pending_connections_max,
+            pending_per_address_max: sizes.shares.pending_max,
             get_units_per_address_per_s: within!(layer.get_units_per_address_per_s, 1000, 0, 1_000_000_000),
             answer_bytes_max: answers.all,
             answer_bytes_per_address_max: answers.of_address,
             answer_bytes_per_connection_max: answers.of_connection,
             echoes_max: within!(layer.echoes_max, 256, 1, 1_000_000),
-            publishers_max,
+            publishers_max: sizes.publishers_max,
             publish_pace: resolve_pace(&layer)?,
             publisher_limits: resolve_publisher_limits(&layer)?,
             define_bytes_max: within!(layer.define_bytes_max, 1 << 20, 1024, 64 << 20),
@@ -92,7 +90,8 @@ impl Config {
             instruments_max: within!(layer.instruments_max, 20_000, 1, 10_000_000),
             ring_bytes: resolve_ring_bytes(layer.ring_bytes)?,
             bars_bytes: resolve_bars_bytes(layer.bars_bytes)?,
-            history: resolve_history(&layer)?,
+            archive: resolve_archive(&layer)?,
+            sessions: resolve_sessions(&layer)?,
             send_buffer_bytes: within!(layer.send_buffer_bytes, 64 << 10, 4096, 64 << 20),
             receive_buffer_bytes: within!(layer.receive_buffer_bytes, 64 << 10, 4096, 64 << 20),
             notsent_lowat_bytes: within!(layer.notsent_lowat_bytes, 16 << 10, 0, 64 << 20),
@@ -106,17 +105,29 @@ impl Config {
             packet_bytes_max: within!(layer.packet_bytes_max, 16 << 20, 1024, 256 << 20),
             head_bytes_max: within!(layer.head_bytes_max, 16 << 10, 512, 1 << 20),
             shard: resolve_shard(&layer, epoch)?,
-            other_cores: without(&machine.cores, &cores),
-            cores,
+            other_cores: without(&machine.cores, &sizes.cores),
+            cores: sizes.cores,
         })
     }
 }
 
-/// The cores of the shards, and how many connections they take together.
-fn resolve_size(layer: &Layer, machine: &Machine) -> Result<(Vec<usize>, u32), ConfigError> {
-    let cores = resolve_cores(layer.cores.as_deref(), machine)?;
-    let connections_max = resolve_connections(layer.connections_max, machine, cores.len())?;
-    Ok((cores, connections_max))
+/// The cores of the shards, and how many connections of which kind they take together.
+struct Sizes {
+    cores: Vec<usize>,
+    connections_max: u32,
+    publishers_max: u32,
+    pending_connections_max: u32,
+    shares: AddressShares,
+}
+
+impl Sizes {
+    fn resolve(layer: &Layer, machine: &Machine) -> Result<Self, ConfigError> {
+        let cores = resolve_cores(layer.cores.as_deref(), machine)?;
+        let connections_max = resolve_connections(layer.connections_max, machine, cores.len())?;
+        let (publishers_max, pending_connections_max) = resolve_pending(layer, machine)?;
+        let shares = AddressShares::resolve(layer, connections_max, pending_connections_max, cores.len())?;
+        Ok(Self { cores, connections_max, publishers_max, pending_connections_max, shares })
+    }
 }
 
 /// Limits of one address, and the handshakes of all together.
@@ -268,35 +279,6 @@ fn resolve_ring_bytes(given: Option<usize>) -> Result<usize, ConfigError> {
         return Err(value("ring_bytes", format!("{bytes} is not a power of two: expected one such as {near}")));
     }
     Ok(bytes)
-}
-
-fn resolve_bars_bytes(given: Option<usize>) -> Result<usize, ConfigError> {
-    const BOUNDS: std::ops::RangeInclusive<usize> = 1 << 20..=64 << 30;
-    match given {
-        None => Ok(128 << 20),
-        Some(bytes) if bytes == 0 || BOUNDS.contains(&bytes) => Ok(bytes),
-        Some(bytes) => {
-            let (least, most) = (BOUNDS.start(), BOUNDS.end());
-            Err(value("bars_bytes", format!("{bytes} is out of range: expected 0, or {least} to {most}")))
-        }
-    }
-}
-
-fn resolve_history(layer: &Layer) -> Result<Option<HistorySettings>, ConfigError> {
-    let bytes_max = within!(layer.history_bytes_max, 4 << 30, 1 << 20, 1 << 44);
-    match &layer.history_dir {
-        None if layer.history_bytes_max.is_some() => {
-            Err(value("history_bytes_max", "given without history_dir: expected the folder of the history".to_owned()))
-        }
-        None => Ok(None),
-        Some(folder) if folder.as_os_str().is_empty() => {
-            Err(value("history_dir", "empty: expected a folder".to_owned()))
-        }
-        Some(_) if layer.bars_bytes == Some(0) => {
-            Err(value("history_dir", "given with bars_bytes 0: expected memory for the bars that are kept".to_owned()))
-        }
-        Some(folder) => Ok(Some(HistorySettings { folder: folder.clone(), bytes_max })),
-    }
 }
 
 fn resolve_compression(given: &str) -> Result<Option<u8>, ConfigError> {

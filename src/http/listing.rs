@@ -3,7 +3,9 @@
 //!
 //! Cost: 3 MB for 20,000 instruments, so it is not built on a shard's core, see `handlers/instruments.rs`.
 
+use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use flate2::Compression;
 
@@ -16,10 +18,13 @@ use tickcast_protocol::json;
 #[derive(Debug, Default)]
 pub(super) struct ListingCache(Mutex<Option<Arc<Listing>>>);
 
-/// The directory as it was with this digest.
+/// The directory as it was with this digest, and the times of the oldest bars.
 #[derive(Debug)]
 pub(super) struct Listing {
     pub(super) digest: u64,
+    /// See `BarStore::try_first_changes`.
+    pub(super) first_changes: u64,
+    pub(super) built: Instant,
     pub(super) content: Content,
 }
 
@@ -35,16 +40,32 @@ impl ListingCache {
 }
 
 impl Listing {
-    pub(super) fn new(epoch: u32, instruments: &[Arc<Instrument>], digest: u64) -> Self {
+    /// `since` has the times of the oldest bars. `digest` tells the instruments apart, `first_changes` those times.
+    pub(super) fn new(
+        epoch: u32,
+        instruments: &[Arc<Instrument>],
+        since: &[Option<u32>],
+        digest: u64,
+        first_changes: u64,
+    ) -> Self {
         let mut text = String::from(r#"{"instruments":["#);
         for (nth, instrument) in instruments.iter().enumerate() {
             if nth > 0 {
                 text.push(',');
             }
             json::push_instrument(instrument, &mut text);
+            if let Some(since_s) = since.get(nth).copied().flatten() {
+                text.truncate(text.len() - 1);
+                write!(text, r#","bars_since":{since_s}}}"#).expect("writing to a String cannot fail");
+            }
         }
         text.push_str("]}");
-        let tag = format!("{epoch:x}-{digest:x}");
-        Self { digest, content: Content::new(JSON, tag, text, Compression::fast()) }
+        let tag = format!("{epoch:x}-{digest:x}-{first_changes:x}");
+        Self {
+            digest,
+            first_changes,
+            built: Instant::now(),
+            content: Content::new(JSON, tag, text, Compression::fast()),
+        }
     }
 }

@@ -94,7 +94,7 @@ fn parameters(endpoint: Endpoint) -> Option<&'static [&'static str]> {
         Endpoint::Publish | Endpoint::Instruments => Some(&["token"]),
         Endpoint::Snapshots => Some(&["symbols", "channels", "token"]),
         Endpoint::Snapshot => Some(&["channels", "token"]),
-        Endpoint::Bars => Some(&["interval_s", "limit", "to", "token"]),
+        Endpoint::Bars => Some(&["interval_s", "limit", "to", "session", "token"]),
         Endpoint::Operator | Endpoint::Metrics => Some(&["delay_s"]),
         Endpoint::Echo | Endpoint::Origin => Some(&[]),
     }

@@ -28,8 +28,8 @@ pub enum StartError {
     AdminListen(#[from] AdminListenError),
     #[error("tls: {0}")]
     Tls(#[from] TlsError),
-    #[error("history_dir: {0}")]
-    History(String),
+    #[error("archive_dir: {0}")]
+    Archive(String),
     #[error("spool_dir: {0}")]
     Spool(#[from] SpoolError),
     #[error("access: {0}")]

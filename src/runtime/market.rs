@@ -13,12 +13,12 @@ use super::shard_driver::ShardCommand;
 use super::shard_thread::{self, ShardControl, ShardStartError, ShardThread};
 use super::threads::{CHECK_INTERVAL, GRACE, join, join_by, ms};
 use crate::access::Access;
+use crate::archive::{self, Archive, ArchiveSettings, Database};
 use crate::auth::AuthFailures;
 use crate::bars::{self, BarStore, Bars};
 use crate::clock::{now_ns, wall_ns};
 use crate::config::{BARS_RING_BYTES, Config};
 use crate::heartbeat::Heartbeats;
-use crate::history::{self, Database, History, HistorySettings};
 use crate::http::listener::{Listeners, SendLimits};
 use crate::http::{HttpShared, Listener, listener};
 use crate::ingest::delay::{self, Spool};
@@ -45,8 +45,8 @@ pub(super) struct Shared {
     pub(super) spool: Option<Arc<Spool>>,
 }
 
-/// Time in which a history has to write what there is when the server stops.
-const HISTORY_GRACE: Duration = Duration::from_secs(10);
+/// Time in which an archive has to write what there is when the server stops.
+const ARCHIVE_GRACE: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub(super) struct Market {
@@ -59,7 +59,7 @@ pub(super) struct Market {
     resync: JoinHandle<()>,
     /// `None` if `bars_bytes` is 0.
     bars: Option<JoinHandle<()>>,
-    history: Option<JoinHandle<()>>,
+    archive: Option<JoinHandle<()>>,
     spool: Option<JoinHandle<()>>,
 }
 
@@ -78,14 +78,14 @@ impl Market {
         let address = listeners.address;
         let (writers, readers): (Vec<_>, Vec<_>) = config.cores.iter().map(|_| ring::ring(config.ring_bytes)).unzip();
         let (spool_writer, spool_reader) = shared.spool.is_some().then(|| ring::ring(delay::RING_BYTES)).unzip();
-        let (state, requests, MarketThreads { bars, history }) =
+        let (state, requests, MarketThreads { bars, archive }) =
             start_sequencer(config, shared, writers, spool_writer)?;
         let spool = start_spool(&state, spool_reader)?;
         let http = Arc::new(HttpShared::new(state.clone()));
         let shards = start_shards(&http, sockets_of(listeners, tls_listeners), readers)?;
         state.sequencer.attach_shards(shards.iter().map(|shard| shard.waker.clone()).collect());
         let (feeds, resync) = start_sources(&state, requests)?;
-        Ok(Self { address, tls_address, state, http, shards, feeds, resync, bars, history, spool })
+        Ok(Self { address, tls_address, state, http, shards, feeds, resync, bars, archive, spool })
     }
 
     pub(super) fn wakers(&self) -> Vec<Arc<ShardWaker>> {
@@ -135,10 +135,12 @@ impl Market {
             store.stop();
             hung.extend((!join(thread)).then(|| "the thread that makes bars".to_owned()));
         }
-        if let (Some(history), Some(thread)) = (&state.history, self.history) {
-            history.stop();
+        if let (Some(archive), Some(thread)) = (&state.archive, self.archive) {
+            archive.stop();
             // It writes what there is.
-            hung.extend((!join_by(thread, Instant::now() + HISTORY_GRACE)).then(|| "the thread of the history".to_owned()));
+            hung.extend(
+                (!join_by(thread, Instant::now() + ARCHIVE_GRACE)).then(|| "the thread of the archive".to_owned()),
+            );
         }
         if let Some(thread) = self.spool {
             hung.extend((!join(thread)).then(|| "the thread of the spool".to_owned()));
@@ -150,7 +152,7 @@ impl Market {
 #[derive(Default)]
 struct MarketThreads {
     bars: Option<JoinHandle<()>>,
-    history: Option<JoinHandle<()>>,
+    archive: Option<JoinHandle<()>>,
 }
 
 /// The shared state with the sequencer in it, its queue of resyncs, and the threads behind the bars ring.
@@ -173,13 +175,13 @@ fn start_sequencer(
     if delay_ns > 0 {
         sequencer = sequencer.with_kept_stamps();
     }
-    let (mut bars, mut history, mut threads) = (None, None, MarketThreads::default());
+    let (mut bars, mut archive, mut threads) = (None, None, MarketThreads::default());
     if config.bars_bytes > 0 {
         let (writer, reader) = ring::ring(BARS_RING_BYTES);
         let mut made = Bars::new(config.bars_bytes, wall_ns().saturating_sub(delay_ns));
-        let database = config.history.as_ref().map(|settings| open_history(settings, config)).transpose()?;
+        let database = config.archive.as_ref().map(|settings| open_archive(settings, config)).transpose()?;
         if let Some((_, holes)) = &database {
-            made = made.with_history(holes);
+            made = made.with_archive(holes);
         }
         let store = Arc::new(BarStore::new(made, writer.gauge()));
         sequencer = sequencer.with_bars_ring(writer);
@@ -187,8 +189,8 @@ fn start_sequencer(
         threads.bars = Some(bar_thread.map_err(StartError::Thread)?);
         if let Some((database, _)) = database {
             let (handle, thread) =
-                start_history(config, database, store.clone(), lifecycle.clone()).map_err(StartError::Thread)?;
-            (history, threads.history) = (Some(handle), Some(thread));
+                start_archive(config, database, store.clone(), lifecycle.clone()).map_err(StartError::Thread)?;
+            (archive, threads.archive) = (Some(handle), Some(thread));
         }
         bars = Some(store);
     }
@@ -203,7 +205,7 @@ fn start_sequencer(
         tls: shared.tls,
         access: shared.access,
         bars,
-        history,
+        archive,
         delayed: shared.delayed,
         spool: shared.spool,
         lifecycle,
@@ -215,26 +217,26 @@ fn start_sequencer(
     Ok((Arc::new(state), requests, threads))
 }
 
-/// Opens the history of a market, with the times in which it has no records.
-fn open_history(settings: &HistorySettings, config: &Config) -> Result<(Database, Vec<(u32, u32)>), StartError> {
-    let database = Database::open(&settings.folder.join(history::file_name(config.shard.delay_s)));
-    let database = database.map_err(StartError::History)?;
+/// Opens the archive of a market, with the times in which it has no records.
+fn open_archive(settings: &ArchiveSettings, config: &Config) -> Result<(Database, Vec<(u32, u32)>), StartError> {
+    let database = Database::open(&settings.folder.join(archive::file_name(config.shard.delay_s)));
+    let database = database.map_err(StartError::Archive)?;
     // Until now there was no server.
     let now_s = bars::complete_s(wall_ns().saturating_sub(u64::from(config.shard.delay_s) * 1_000_000_000));
-    let holes = database.holes(now_s).map_err(StartError::History)?;
+    let holes = database.holes(now_s).map_err(StartError::Archive)?;
     Ok((database, holes))
 }
 
-fn start_history(
+fn start_archive(
     config: &Config,
     database: Database,
     store: Arc<BarStore>,
     lifecycle: Arc<Lifecycle>,
-) -> std::io::Result<(Arc<History>, JoinHandle<()>)> {
-    history::spawn(history::Parts {
+) -> std::io::Result<(Arc<Archive>, JoinHandle<()>)> {
+    archive::spawn(archive::Parts {
         database,
         store,
-        bytes_max: config.history.as_ref().map_or(0, |settings| settings.bytes_max),
+        bytes_max: config.archive.as_ref().map_or(0, |settings| settings.bytes_max),
         delay_ns: u64::from(config.shard.delay_s) * 1_000_000_000,
         lifecycle,
         cores: config.other_cores.clone(),

@@ -16,9 +16,9 @@ use super::machine::new_epoch;
 use super::market::{Market, Shared};
 use super::threads::{CHECK_INTERVAL, GRACE, join, ms};
 use crate::access::{self, Access};
+use crate::archive;
 use crate::clock::{self, now_ns, wall_ns};
 use crate::config::{AdminListen, Config, DelayedMarket, Reloaded};
-use crate::history;
 use crate::http::HttpShared;
 use crate::http::admin::{AdminServer, AdminSocket, SocketFile};
 use crate::ingest::delay::{DelayedOpener, Spool};
@@ -41,8 +41,8 @@ pub(super) struct Server {
     admin: Option<Admin>,
     /// The settings in effect.
     config: Config,
-    /// No other server writes to the folder of the history.
-    _history_lock: Option<File>,
+    /// No other server writes to the folder of the archive.
+    _archive_lock: Option<File>,
 }
 
 /// The admin listener.
@@ -58,8 +58,8 @@ impl Server {
     /// Starts the delayed markets, the live one, and what they share.
     pub(super) fn start(config: &Config, lifecycle: Arc<Lifecycle>) -> Result<Self, StartError> {
         check_feeds(config)?;
-        let history_lock = config.history.as_ref().map(|history| history::lock(&history.folder)).transpose();
-        let history_lock = history_lock.map_err(StartError::History)?;
+        let archive_lock = config.archive.as_ref().map(|archive| archive::lock(&archive.folder)).transpose();
+        let archive_lock = archive_lock.map_err(StartError::Archive)?;
         let admin = config.admin_listen.as_ref().map(AdminSocket::bind).transpose()?;
         let shared = Shared {
             tls: load_tls(config)?,
@@ -79,7 +79,7 @@ impl Server {
         let admin =
             admin.map(|socket| start_admin(socket, live.http.clone())).transpose().map_err(StartError::Thread)?;
         live.state.sources.wait_until_opened(OPENING);
-        Ok(Self { live, delayed, health, health_stop, admin, config: config.clone(), _history_lock: history_lock })
+        Ok(Self { live, delayed, health, health_stop, admin, config: config.clone(), _archive_lock: archive_lock })
     }
 
     /// Where the admin listener listens.

@@ -19,7 +19,7 @@ mod feed_losses;
 mod feeds;
 mod fields;
 mod floor;
-mod history;
+
 mod hostile_clients;
 mod http;
 mod identities;

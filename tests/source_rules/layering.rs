@@ -30,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sequencer", &["last_value", "ring"]),
     ("shard", &["identity", "io", "last_value", "ring", "stats"]),
     ("bars", &["affinity", "fault", "lifecycle", "ring", "wake"]),
+    ("archive", &["affinity", "bars", "clock", "lifecycle"]),
     (
         "ingest",
         &["affinity", "auth", "bars", "clock", "fault", "lifecycle", "rate_limit", "ring", "sequencer", "tls", "wake"],
@@ -41,13 +42,39 @@ const LAYERS: &[(&str, &[&str])] = &[
     // The limits of the bars, the feeds and the shards are settings, with their cost in memory.
     (
         "config",
-        &["access", "allowance", "auth", "bars", "identity", "ingest", "io", "sequencer", "shard", "tls", "usage"],
+        &[
+            "access",
+            "allowance",
+            "archive",
+            "auth",
+            "bars",
+            "identity",
+            "ingest",
+            "io",
+            "sequencer",
+            "shard",
+            "tls",
+            "usage",
+        ],
     ),
     // Checks the machine against the configuration. Whether io_uring works is found out by opening a ring.
     ("check", &["config", "io"]),
     (
         "state",
-        &["access", "auth", "bars", "config", "heartbeat", "ingest", "lifecycle", "sequencer", "shard", "stats", "tls"],
+        &[
+            "access",
+            "archive",
+            "auth",
+            "bars",
+            "config",
+            "heartbeat",
+            "ingest",
+            "lifecycle",
+            "sequencer",
+            "shard",
+            "stats",
+            "tls",
+        ],
     ),
     (
         "http",
@@ -55,6 +82,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "access",
             "affinity",
             "allowance",
+            "archive",
             "auth",
             "bars",
             "clock",
@@ -80,6 +108,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "access",
             "affinity",
+            "archive",
             "auth",
             "bars",
             "check",
@@ -105,7 +134,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     // A client of the server: it names the portable crates, and the bare TLS for the floor.
     ("load", &["tls"]),
-    ("main", &["check", "config", "ingest", "load", "memory", "runtime", "usage"]),
+    ("main", &["archive", "check", "config", "ingest", "load", "memory", "runtime", "usage"]),
 ];
 
 /// The sources of the crates.

@@ -1,22 +1,23 @@
-//! `/v1/bars/{symbol}`: bars of an instrument, of memory and of the history on disk, as columns.
+//! `/v1/bars/{symbol}`: bars of an instrument, of memory and of the archive on disk, as columns.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::TryRecvError;
 
 use super::snapshot::{denied, unknown_instrument};
-use crate::bars::{Bar, BarQuery, BarStore, FoundBars, INTERVALS_S};
-use crate::history::History;
+use crate::archive::Archive;
+use crate::bars::{Bar, BarQuery, BarStore, FoundBars, INTERVALS_S, Session};
 use crate::http::portions::Portions;
 use crate::http::refusal::{RETRY_AFTER, Refusal};
 use crate::http::request::quote;
 use crate::http::response::Response;
 use crate::http::server::HttpServer;
 use crate::identity::Principal;
-use tickcast_protocol::{Channel, Instrument};
 use tickcast_protocol::decimal;
 use tickcast_protocol::record::{FieldSet, PRICE_NONE};
+use tickcast_protocol::{Channel, Instrument};
 
 /// Bars of a response: a chart shows a thousand or two, and writing one costs some 0.3 us of the core of the fan-out.
 const LIMIT_MAX: u32 = 5000;
@@ -29,10 +30,10 @@ const BARS_AT_ONCE: usize = 256;
 /// How often, and how many times, a locked store is tried again.
 const RETRY: Duration = Duration::from_millis(1);
 const TRIES: usize = 1000;
-/// How many times of those an instrument is waited for whose part of the history is not taken over.
+/// How many times of those an instrument is waited for whose part of the archive is not taken over.
 const SEED_TRIES: usize = 500;
-/// How many times the history is asked for its answer: disks are slower than memory.
-const HISTORY_TRIES: usize = 5000;
+/// How many times the archive is asked for its answer: disks are slower than memory.
+const ARCHIVE_TRIES: usize = 5000;
 
 pub(crate) async fn get(
     server: &HttpServer,
@@ -43,22 +44,30 @@ pub(crate) async fn get(
     let Some(store) = &server.state().bars else {
         return Err(Refusal::not_found("bars are off: the server was started with --bars-bytes 0"));
     };
-    let query = parse(query)?;
+    let Given { mut query, is_by_session } = parse(query)?;
     let symbol = percent_encoding::percent_decode_str(symbol).decode_utf8_lossy();
     let delay_s = server.state().delay_s();
     // Before it is looked up: a refusal does not tell whether it exists.
     let seen = Seen::of(principal, &symbol, delay_s).ok_or_else(|| denied(&symbol, "its trades and their prices"))?;
     let instrument =
         server.shard.borrow().directory().find(&symbol).ok_or_else(|| unknown_instrument(&symbol))?.clone();
+    if is_by_session {
+        query.session = Some(session_of(server, &instrument)?);
+    }
     let mut found = find(store, instrument.id, &query).await?;
-    if let Some(history) = server.state().history.as_ref().filter(|_| found.has_older && found.bars.len() < query.limit) {
-        found = find_older(history, &instrument, &query).await?;
+    if let Some(archive) = server.state().archive.as_ref().filter(|_| found.has_older && found.bars.len() < query.limit)
+    {
+        found = find_older(archive, &instrument, &query).await?;
     }
     found.bars.iter_mut().for_each(|bar| seen.hide(bar));
     let (px_exp, sz_exp) = found.exponents.unwrap_or((instrument.px_exp, instrument.sz_exp));
     let columns = Columns { px_exp, sz_exp, found: &found };
     let symbol = serde_json::to_string(&instrument.symbol).expect("a string is always valid JSON");
     let mut text = format!(r#"{{"symbol":{symbol},"interval_s":{},"since":{}"#, query.interval_s, found.since_s);
+    if let Some(session) = &query.session {
+        let session = serde_json::to_string(&session.to_string()).expect("a string is always valid JSON");
+        write!(text, r#","session":{session}"#).expect("writing to a String cannot fail");
+    }
     // Acquiring fails only on a closed semaphore, which this one never is.
     let _portion = server.building.acquire_permit(1).await;
     columns.push(&mut text).await;
@@ -93,10 +102,20 @@ impl Seen {
     }
 }
 
+/// The session of an instrument's venue.
+fn session_of(server: &HttpServer, instrument: &Instrument) -> Result<Arc<Session>, Refusal> {
+    let config = server.config();
+    let found = config.sessions.iter().find(|session| session.venue == instrument.venue).cloned();
+    found.ok_or_else(|| {
+        let venue = quote(&instrument.venue);
+        Refusal::bad_request(format!("session: the venue {venue} has none: expected a table [[session]] of the server"))
+    })
+}
+
 async fn find(store: &BarStore, instrument: u32, query: &BarQuery) -> Result<FoundBars, Refusal> {
     for nth in 0..TRIES {
         match store.try_find(instrument, query) {
-            // An instrument that was just defined does not have the newest bars of the history yet.
+            // An instrument that was just defined does not have the newest bars of the archive yet.
             Some(found) if found.is_seeded || nth >= SEED_TRIES => return Ok(found),
             _ => glommio::timer::sleep(RETRY).await,
         }
@@ -105,13 +124,13 @@ async fn find(store: &BarStore, instrument: u32, query: &BarQuery) -> Result<Fou
 }
 
 /// Bars of which the older ones are on disk.
-async fn find_older(history: &History, instrument: &Instrument, query: &BarQuery) -> Result<FoundBars, Refusal> {
-    let answer = history.find(&instrument.symbol, instrument.id, query).ok_or_else(busy)?;
-    for _ in 0..HISTORY_TRIES {
+async fn find_older(archive: &Archive, instrument: &Instrument, query: &BarQuery) -> Result<FoundBars, Refusal> {
+    let answer = archive.find(&instrument.symbol, instrument.id, query).ok_or_else(busy)?;
+    for _ in 0..ARCHIVE_TRIES {
         match answer.try_recv() {
             Ok(Ok(found)) => return Ok(found),
             // The log has the reason, which may name files.
-            Ok(Err(_)) => return Err(Refusal::unavailable("the history cannot be read", RETRY_AFTER)),
+            Ok(Err(_)) => return Err(Refusal::unavailable("the archive cannot be read", RETRY_AFTER)),
             Err(TryRecvError::Disconnected) => return Err(Refusal::unavailable("the server is stopping", RETRY_AFTER)),
             Err(TryRecvError::Empty) => glommio::timer::sleep(RETRY).await,
         }
@@ -123,19 +142,33 @@ fn busy() -> Refusal {
     Refusal::unavailable("the bars are busy", RETRY_AFTER)
 }
 
+/// What a request has asked for.
+#[derive(Debug, PartialEq, Eq)]
+struct Given {
+    query: BarQuery,
+    /// By the session of the instrument's venue.
+    is_by_session: bool,
+}
+
 /// Parses the query, whose parameters are known, each once.
-fn parse(text: &str) -> Result<BarQuery, Refusal> {
-    let mut query = BarQuery { interval_s: INTERVAL_S, limit: LIMIT as usize, to_s: u32::MAX };
+fn parse(text: &str) -> Result<Given, Refusal> {
+    let mut query = BarQuery { interval_s: INTERVAL_S, limit: LIMIT as usize, to_s: u32::MAX, session: None };
+    let mut is_by_session = false;
     for (name, value) in form_urlencoded::parse(text.as_bytes()) {
         match &*name {
             "interval_s" => query.interval_s = number(&name, &value, 1, INTERVAL_S_MAX)?,
             "limit" => query.limit = number(&name, &value, 1, LIMIT_MAX)? as usize,
+            "session" if value == "venue" => is_by_session = true,
+            "session" => {
+                let message = format!("session: invalid value {}: expected venue", quote(&value));
+                return Err(Refusal::bad_request(message));
+            }
             "to" => query.to_s = number(&name, &value, 0, u32::MAX)?,
             _ => {}
         }
     }
     if query.is_served() {
-        return Ok(query);
+        return Ok(Given { query, is_by_session });
     }
     let message =
         format!("interval_s: {} is not served: expected a multiple of one of {INTERVALS_S:?}", query.interval_s);
@@ -226,10 +259,11 @@ mod tests {
 
     #[test]
     fn missing_parameters_have_defaults() {
-        assert_eq!(parse("").unwrap(), BarQuery { interval_s: 60, limit: 1000, to_s: u32::MAX });
+        let query = BarQuery { interval_s: 60, limit: 1000, to_s: u32::MAX, session: None };
+        assert_eq!(parse("").unwrap(), Given { query: query.clone(), is_by_session: false });
         assert_eq!(
-            parse("interval_s=5&%6cimit=%37&to=1700000000").unwrap(),
-            BarQuery { interval_s: 5, limit: 7, to_s: 1_700_000_000 }
+            parse("interval_s=5&%6cimit=%37&to=1700000000&session=venue").unwrap(),
+            Given { query: BarQuery { interval_s: 5, limit: 7, to_s: 1_700_000_000, ..query }, is_by_session: true }
         );
     }
 
@@ -245,6 +279,7 @@ mod tests {
             ("limit=%2B5", "limit: invalid value \"+5\""),
             ("limit=", "limit: invalid value \"\""),
             ("to=-1", "to: invalid value \"-1\": expected a whole number from 0 to 4294967295"),
+            ("session=nyse", "session: invalid value \"nyse\": expected venue"),
             ("to=now", "to: invalid value \"now\""),
         ] {
             assert!(refusal(text).contains(expected), "{text}: {}", refusal(text));

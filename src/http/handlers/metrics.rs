@@ -297,7 +297,7 @@ fn of_sessions(state: &ServerState) -> Vec<Metric> {
 
 fn of_bars_and_clock(state: &ServerState) -> Vec<Metric> {
     let bars = state.bars.as_deref();
-    let history = state.history.as_ref().map(|history| history.counts()).unwrap_or_default();
+    let archive = state.archive.as_ref().map(|archive| archive.counts()).unwrap_or_default();
     vec![
         level("bars_bytes", bars.map_or(0, |bars| bars.bytes()), "Memory of the bars: bars_bytes"),
         count(
@@ -305,10 +305,10 @@ fn of_bars_and_clock(state: &ServerState) -> Vec<Metric> {
             bars.map_or(0, |bars| bars.records_lost()),
             "Trades and quotes that came faster than they became bars, and are missing from them",
         ),
-        level("history_bytes", history.bytes, "Bytes of the file of the history: history_dir"),
-        count("history_bars_written", history.written, "Bars written to the history"),
-        count("history_bars_lost", history.lost, "Bars that could not be kept until they could be written"),
-        count("history_failures", history.failures, "Times that the file of the history could not be read or written"),
+        level("archive_bytes", archive.bytes, "Bytes of the file of the archive: archive_dir"),
+        count("archive_bars_written", archive.written, "Bars written to the archive"),
+        count("archive_bars_lost", archive.lost, "Bars that could not be kept until they could be written"),
+        count("archive_failures", archive.failures, "Times that the file of the archive could not be read or written"),
         count("allocation_failures", memory::failures(), "Allocations that found no memory at first"),
         count("clock_pauses", clock::pauses().0, "Times the process did not run for more than a second"),
         count(

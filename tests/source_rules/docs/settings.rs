@@ -36,8 +36,12 @@ fn fixed_settings(reload: &str) -> BTreeSet<String> {
         let (_, rest) = lists.split_once(&format!("{name}:")).unwrap_or_else(|| panic!("no list {name}"));
         rest.split(';').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
-    let field = |name: String| if name == "feeds" { "feed".to_owned() } else { name };
-    list("\n    fixed").into_iter().chain(list("shard_fixed")).map(field).collect()
+    let names = |field: String| match field.as_str() {
+        "feeds" => vec!["feed".to_owned()],
+        "archive" => ["archive_dir", "archive_bytes_max"].map(str::to_owned).to_vec(),
+        _ => vec![field],
+    };
+    list("\n    fixed").into_iter().chain(list("shard_fixed")).flat_map(names).collect()
 }
 
 fn documented(page: &str) -> Vec<Setting> {

@@ -1,4 +1,4 @@
-//! The file of the history: a SQLite database in WAL mode, which other programs may read and write while the server runs.
+//! The file of the archive: a SQLite database in WAL mode, which other programs may read and write while the server runs.
 //!
 //! What always holds:
 //! * Each call is one transaction: after a crash a file has all of it or nothing.
@@ -43,8 +43,7 @@ const SCHEMA: &str = "
         PRIMARY KEY (instrument, from_s, to_s)) STRICT, WITHOUT ROWID;
 ";
 
-const COLUMNS: &str =
-    "time, px_exp, sz_exp, trades, open, high, low, close, volume, bid_px, ask_px FROM bars WHERE instrument = ?1 \
+const COLUMNS: &str = "time, px_exp, sz_exp, trades, open, high, low, close, volume, bid_px, ask_px FROM bars WHERE instrument = ?1 \
      AND interval_s = ?2 AND time >= ?3 AND time < ?4";
 
 /// Why the file cannot be used.
@@ -62,6 +61,16 @@ pub enum Replace {
 #[derive(Debug)]
 pub struct Database {
     connection: Connection,
+}
+
+/// The bars of a symbol and length: how many, and the first and the last time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub symbol: String,
+    pub interval_s: u32,
+    pub bars: u64,
+    pub from_s: u32,
+    pub to_s: u32,
 }
 
 /// Bars with their exponents.
@@ -89,10 +98,10 @@ impl Database {
         let tables = "SELECT count(*) FROM sqlite_schema";
         let tables: i64 = connection.query_row(tables, [], |row| row.get(0)).map_err(text)?;
         if tables > 0 && application != APPLICATION_ID {
-            return Err("is a SQLite database of another program: expected a history of tickcast".to_owned());
+            return Err("is a SQLite database of another program: expected an archive of tickcast".to_owned());
         }
         if version > VERSION {
-            return Err(format!("is a history of version {version}: expected {VERSION} at the most"));
+            return Err(format!("is an archive of version {version}: expected {VERSION} at the most"));
         }
         if tables == 0 {
             let create = format!(
@@ -110,10 +119,7 @@ impl Database {
             .map_err(text)
     }
 
-    fn change<T>(
-        &mut self,
-        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
-    ) -> Result<T, DatabaseError> {
+    fn change<T>(&mut self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, DatabaseError> {
         let changed = || {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let result = change(&transaction)?;
@@ -175,8 +181,7 @@ impl Database {
                 let to_s = (span.1 - 1).saturating_sub((span.1 - 1) % longer_s).saturating_add(longer_s);
                 let (shorter, exponents) = uniform(&read(transaction, id, shorter_s, (from_s, to_s))?);
                 let symbol = &first.symbol;
-                let stored =
-                    |bar| StoredBar { symbol: symbol.clone(), interval_s: longer_s, exponents, bar };
+                let stored = |bar| StoredBar { symbol: symbol.clone(), interval_s: longer_s, exponents, bar };
                 let longer: Vec<StoredBar> = merge(shorter, longer_s).into_iter().map(stored).collect();
                 write(transaction, &longer, Replace::Fewer)?;
             }
@@ -348,13 +353,16 @@ impl Database {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn list(&self) -> Result<Vec<(String, u32, u64, u32, u32)>, DatabaseError> {
+    pub fn list(&self) -> Result<Vec<Listed>, DatabaseError> {
         let found = || {
             let mut select = self.connection.prepare(
                 "SELECT symbol, interval_s, count(*), min(time), max(time) FROM bars JOIN instruments ON id = instrument \
                  GROUP BY symbol, interval_s ORDER BY symbol, interval_s",
             )?;
-            let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?));
+            let row = |row: &Row<'_>| {
+                let (symbol, interval_s, bars) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                Ok(Listed { symbol, interval_s, bars, from_s: row.get(3)?, to_s: row.get(4)? })
+            };
             select.query_map([], row)?.collect::<rusqlite::Result<Vec<_>>>()
         };
         found().map_err(|error: rusqlite::Error| error.to_string())

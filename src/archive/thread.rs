@@ -1,4 +1,4 @@
-//! The thread of a history: see [`super`].
+//! The thread of an archive: see [`super`].
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 
 use super::database::{Database, Priced, uniform};
-use super::{History, Request, WRITE_EVERY};
+use super::{Archive, Request, WRITE_EVERY};
 use crate::affinity::keep_current_thread_on;
-use crate::bars::{BarQuery, BarStore, FoundBars, INTERVALS_S, StoredBar, complete_s, merge};
+use crate::bars::{BarQuery, BarStore, FoundBars, INTERVALS_S, StoredBar, complete_s};
 use crate::clock::wall_ns;
 use crate::lifecycle::Lifecycle;
 
@@ -46,7 +46,7 @@ pub struct Parts {
 
 struct Worker {
     parts: Parts,
-    history: Arc<History>,
+    archive: Arc<Archive>,
     began_s: u32,
     unwritten: Vec<StoredBar>,
     /// The last write failed: one line of the log for all failures in a row.
@@ -58,20 +58,20 @@ struct Worker {
 ///
 /// # Errors
 /// The system has no thread left.
-pub fn spawn(parts: Parts) -> io::Result<(Arc<History>, JoinHandle<()>)> {
-    let (history, requests) = History::new();
-    let history = Arc::new(history);
+pub fn spawn(parts: Parts) -> io::Result<(Arc<Archive>, JoinHandle<()>)> {
+    let (archive, requests) = Archive::new();
+    let archive = Arc::new(archive);
     let began_s = complete_s(wall_ns().saturating_sub(parts.delay_ns));
     let version = parts.database.version().ok();
     let mut worker =
-        Worker { parts, history: history.clone(), began_s, unwritten: Vec::new(), has_failed: false, version };
-    let thread = std::thread::Builder::new().name("history".to_owned()).spawn(move || {
+        Worker { parts, archive: archive.clone(), began_s, unwritten: Vec::new(), has_failed: false, version };
+    let thread = std::thread::Builder::new().name("archive".to_owned()).spawn(move || {
         keep_current_thread_on(&worker.parts.cores);
         let lifecycle = worker.parts.lifecycle.clone();
-        let _guard = lifecycle.fail_on_panic("the thread of the history");
+        let _guard = lifecycle.fail_on_panic("the thread of the archive");
         worker.run(&requests);
     })?;
-    Ok((history, thread))
+    Ok((archive, thread))
 }
 
 impl Worker {
@@ -112,13 +112,13 @@ impl Worker {
 
     /// Takes over what the file has of instruments that were defined. True if there are more.
     fn seed(&mut self) -> bool {
-        let unseeded = self.parts.store.lock_for_history().take_unseeded(SEEDED_AT_ONCE);
+        let unseeded = self.parts.store.lock_for_archive().take_unseeded(SEEDED_AT_ONCE);
         let now_s = complete_s(wall_ns().saturating_sub(self.parts.delay_ns));
         let mut failure = None;
         for (id, symbol, exponents) in &unseeded {
             let known = self.parts.database.known(symbol, *exponents, SEEDS, now_s);
             let loads = self.parts.database.loads(symbol);
-            let mut bars = self.parts.store.lock_for_history();
+            let mut bars = self.parts.store.lock_for_archive();
             match known.and_then(|known| Ok((known, loads?))) {
                 Ok((known, loads)) => bars.seed((*id, symbol, *exponents), known, loads),
                 Err(problem) => {
@@ -140,13 +140,13 @@ impl Worker {
         {
             // Before they are seeded again, so that the file has all that is complete.
             self.write(self.complete_s());
-            self.parts.store.lock_for_history().seed_again();
+            self.parts.store.lock_for_archive().seed_again();
         }
         let pruned = self.parts.database.prune(self.parts.bytes_max);
         self.count_failure("shortened", pruned.as_ref().err());
         if let Ok(bytes) = self.parts.database.bytes() {
-            // Relaxed, here and below: see `History::counts`.
-            self.history.bytes.store(bytes, Ordering::Relaxed);
+            // Relaxed, here and below: see `Archive::counts`.
+            self.archive.bytes.store(bytes, Ordering::Relaxed);
         }
     }
 
@@ -154,10 +154,10 @@ impl Worker {
     fn write(&mut self, now_s: u32) {
         loop {
             let (has_more, lost) = {
-                let mut bars = self.parts.store.lock_for_history();
+                let mut bars = self.parts.store.lock_for_archive();
                 (bars.take_changed(now_s, ROWS_AT_ONCE, &mut self.unwritten), bars.unwritten())
             };
-            self.history.lost.fetch_max(lost, Ordering::Relaxed);
+            self.archive.lost.fetch_max(lost, Ordering::Relaxed);
             if self.unwritten.len() >= WRITTEN_AT_ONCE || !has_more {
                 self.commit();
             }
@@ -168,34 +168,34 @@ impl Worker {
     }
 
     fn commit(&mut self) {
-        let (truncated_s, holes) = self.parts.store.lock_for_history().take_truncation();
+        let (truncated_s, holes) = self.parts.store.lock_for_archive().take_truncation();
         let now_s = self.complete_s();
         let run = (self.began_s.min(now_s), now_s);
         let written = self.parts.database.record(&self.unwritten, truncated_s, &holes, run);
         self.count_failure("written", written.as_ref().err());
         if written.is_ok() {
-            self.history.written.fetch_add(self.unwritten.len() as u64, Ordering::Relaxed);
+            self.archive.written.fetch_add(self.unwritten.len() as u64, Ordering::Relaxed);
             self.unwritten.clear();
             return;
         }
         if let Some(last_s) = truncated_s {
-            self.parts.store.lock_for_history().step_back_again(last_s);
+            self.parts.store.lock_for_archive().step_back_again(last_s);
         }
         let surplus = self.unwritten.len().saturating_sub(UNWRITTEN_MAX);
         self.unwritten.drain(..surplus);
-        self.history.lost.fetch_add(surplus as u64, Ordering::Relaxed);
+        self.archive.lost.fetch_add(surplus as u64, Ordering::Relaxed);
     }
 
     fn count_failure(&mut self, done: &str, problem: Option<&String>) {
         let Some(problem) = problem else {
             if done == "written" && std::mem::take(&mut self.has_failed) {
-                tracing::info!("history: the file is written again");
+                tracing::info!("archive: the file is written again");
             }
             return;
         };
-        self.history.failures.fetch_add(1, Ordering::Relaxed);
+        self.archive.failures.fetch_add(1, Ordering::Relaxed);
         if !std::mem::replace(&mut self.has_failed, true) {
-            tracing::error!("history: the file cannot be {done}: {problem}: tried again every few seconds");
+            tracing::error!("archive: the file cannot be {done}: {problem}: tried again every few seconds");
         }
     }
 
@@ -203,13 +203,15 @@ impl Worker {
     fn find(&self, symbol: &str, instrument: u32, query: &BarQuery) -> Result<FoundBars, String> {
         let level = query.level().ok_or("the interval is not served")?;
         let kept_s = INTERVALS_S[level];
-        let before_s = query.to_s.checked_next_multiple_of(query.interval_s).unwrap_or(u32::MAX);
-        let wanted = query.limit.saturating_mul((query.interval_s / kept_s) as usize).min(READ_MAX);
+        let before_s = query.kept_before_s();
+        // Between sessions there may be bars as well: as many again, three times.
+        let times = if query.session.is_some() { 4 } else { 1 };
+        let wanted = query.limit.saturating_mul((query.interval_s / kept_s) as usize * times).min(READ_MAX);
         let stored = self.parts.database.newest(symbol, kept_s, before_s, wanted + 1)?;
         let is_cut = stored.len() > wanted;
         let first_s = stored.first().filter(|_| is_cut).map_or(0, |(bar, _)| bar.time_s);
         let (newest, found) = {
-            let bars = self.parts.store.lock_for_history();
+            let bars = self.parts.store.lock_for_archive();
             (bars.between(instrument, level, first_s, before_s), bars.find(instrument, query))
         };
         let exponents = found.exponents.unwrap_or_default();
@@ -222,13 +224,13 @@ impl Worker {
             }
         }
         let (kept, exponents) = uniform(&by_time.into_values().collect::<Vec<_>>());
-        let mut bars = merge(kept, query.interval_s);
+        let mut bars = query.make(kept);
         // The first may lack a part that was not read.
         let surplus = bars.len().saturating_sub(query.limit).max(usize::from(is_cut && bars.len() > 1));
         bars.drain(..surplus);
         let since_s = self.parts.database.since(symbol, kept_s)?.unwrap_or(u32::MAX).min(found.since_s);
         let from_s = bars.first().filter(|_| surplus > 0).map_or(since_s, |bar| bar.time_s);
-        let holes = self.parts.store.lock_for_history().holes_of(instrument, from_s, query);
+        let holes = self.parts.store.lock_for_archive().holes_of(instrument, from_s, query);
         Ok(FoundBars { since_s, bars, holes, exponents: Some(exponents), ..found })
     }
 }

@@ -1,4 +1,4 @@
-//! The history: bars on disk, over restarts of the server.
+//! The archive: bars on disk, over restarts of the server.
 //!
 //! A thread for each market writes bars once they are complete, takes the newest ones over into memory when an instrument
 //! is defined, and answers queries that reach further back than memory does. No other thread waits for it, and none of
@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `database.rs` | the file, a SQLite database |
 //! | `thread.rs` | the thread |
-//! | `load.rs` | `tickcast history`: bars and trades of files |
+//! | `load.rs` | `tickcast archive`: bars and trades of files |
 //!
 //! What is lost when the process is killed: the last [`WRITE_EVERY`] of bars of a second; longer bars are made from those
 //! at the next start. The time without a server is a hole.
@@ -34,11 +34,11 @@ pub const WRITE_EVERY: Duration = Duration::from_secs(5);
 /// Queries that wait; others are refused.
 const WAITING_MAX: usize = 256;
 /// Held by the server that writes to the folder.
-const LOCK: &str = "history.lock";
+const LOCK: &str = "archive.lock";
 
-/// Settings of a history.
+/// Settings of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HistorySettings {
+pub struct ArchiveSettings {
     pub folder: PathBuf,
     /// Of the file of one market.
     pub bytes_max: u64,
@@ -60,7 +60,7 @@ pub fn lock(folder: &Path) -> Result<File, String> {
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => {
-            Err(problem(&"another server writes its history here: expected a folder of its own"))
+            Err(problem(&"another server writes its archive here: expected a folder of its own"))
         }
         Err(TryLockError::Error(error)) => Err(problem(&error)),
     }
@@ -73,7 +73,7 @@ enum Request {
 }
 
 /// The handle of the thread.
-pub struct History {
+pub struct Archive {
     requests: Sender<Request>,
     bytes: AtomicU64,
     written: AtomicU64,
@@ -81,9 +81,9 @@ pub struct History {
     failures: AtomicU64,
 }
 
-/// Counts of a history.
+/// Counts of an archive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HistoryCounts {
+pub struct ArchiveCounts {
     /// Of the file.
     pub bytes: u64,
     /// Bars that were written.
@@ -94,7 +94,7 @@ pub struct HistoryCounts {
     pub failures: u64,
 }
 
-impl History {
+impl Archive {
     fn new() -> (Self, Receiver<Request>) {
         let (requests, received) = bounded(WAITING_MAX);
         let zero = AtomicU64::default;
@@ -102,14 +102,9 @@ impl History {
     }
 
     /// Asks for bars. The answer comes over the channel, or its end: the thread has ended. `None`: too many wait.
-    pub fn find(
-        &self,
-        symbol: &str,
-        instrument: u32,
-        query: &BarQuery,
-    ) -> Option<Receiver<Result<FoundBars, String>>> {
+    pub fn find(&self, symbol: &str, instrument: u32, query: &BarQuery) -> Option<Receiver<Result<FoundBars, String>>> {
         let (answer, receiver) = bounded(1);
-        let request = Request::Find { symbol: symbol.into(), instrument, query: *query, answer };
+        let request = Request::Find { symbol: symbol.into(), instrument, query: query.clone(), answer };
         match self.requests.try_send(request) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => Some(receiver),
             Err(TrySendError::Full(_)) => None,
@@ -122,10 +117,10 @@ impl History {
         drop(self.requests.send(Request::Stop));
     }
 
-    pub fn counts(&self) -> HistoryCounts {
+    pub fn counts(&self) -> ArchiveCounts {
         // Relaxed: each number is read by itself.
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        HistoryCounts {
+        ArchiveCounts {
             bytes: read(&self.bytes),
             written: read(&self.written),
             lost: read(&self.lost),

@@ -1,4 +1,4 @@
-//! The history: bars of earlier runs of the server, and bars that were loaded.
+//! The archive: bars of earlier runs of the server, and bars that were loaded.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +13,7 @@ use tickcast_test_support::server::{Program, Server};
 const PUBLISHING: &[&str] = &["--feed", "none", "--publish-token", "test-publish-token"];
 
 fn arguments<'a>(folder: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
-    [PUBLISHING, &["--history-dir", folder.to_str().expect("a path in UTF-8")], more].concat()
+    [PUBLISHING, &["--archive-dir", folder.to_str().expect("a path in UTF-8")], more].concat()
 }
 
 fn start(folder: &Path) -> (Server, Publisher) {
@@ -47,11 +47,11 @@ fn wait_for(server: &Server, path: &str, is_expected: impl Fn(&Value) -> bool) -
     }
 }
 
-/// Runs `tickcast history`; its output and whether it succeeded.
-fn history(folder: &Path, args: &[&str]) -> (String, bool) {
+/// Runs `tickcast archive`; its output and whether it succeeded.
+fn archive(folder: &Path, args: &[&str]) -> (String, bool) {
     let (command, rest) = args.split_first().expect("a command");
     let folder = folder.to_str().expect("a path in UTF-8");
-    let mut program: Command = Program::command(&[&["history", command, "--history-dir", folder], rest].concat());
+    let mut program: Command = Program::command(&[&["archive", command, "--archive-dir", folder], rest].concat());
     let output = program.output().expect("the program runs");
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     (text, output.status.success())
@@ -60,7 +60,7 @@ fn history(folder: &Path, args: &[&str]) -> (String, bool) {
 fn load(folder: &Path, csv: &str, args: &[&str]) -> (String, bool) {
     let file = folder.join("loaded.csv");
     std::fs::write(&file, csv).expect("the folder is writable");
-    history(folder, &[&["load", file.to_str().expect("a path in UTF-8")], args].concat())
+    archive(folder, &[&["load", file.to_str().expect("a path in UTF-8")], args].concat())
 }
 
 #[test]
@@ -82,8 +82,8 @@ fn bars_go_on_after_a_stop_and_after_a_kill() {
         assert_eq!((high, &found["open"][0], &found["close"][0]), (&json!("3.00"), &json!("1.00"), &json!("2.50")));
     }
     // The seconds of the four trades are in the file once a later second is complete.
-    let before = server.metric_values("tickcast_history_bars_written_total")[0];
-    server.wait_for_metric("tickcast_history_bars_written_total", |written| written > before);
+    let before = server.metric_values("tickcast_archive_bars_written_total")[0];
+    server.wait_for_metric("tickcast_archive_bars_written_total", |written| written > before);
     assert!(server.stop(Signal::KILL).code.is_none());
 
     let (server, mut publisher) = start(folder.path());
@@ -96,7 +96,7 @@ fn bars_go_on_after_a_stop_and_after_a_kill() {
     let found = bars(&server, "B?interval_s=1");
     let holes = found["holes"].as_array().expect("a list");
     assert!(holes.iter().all(|hole| hole[0].as_u64() < hole[1].as_u64()), "{found}");
-    assert_eq!(server.metric_values("tickcast_history_failures_total"), [0]);
+    assert_eq!(server.metric_values("tickcast_archive_failures_total"), [0]);
 }
 
 #[test]
@@ -127,11 +127,14 @@ fn what_is_loaded_is_served_by_the_running_server() {
     }
     assert_eq!(seen.len() as u64, minutes + 1);
     assert_eq!(seen[..minutes as usize], (0..minutes).map(|nth| BEGIN_S + 60 * nth).collect::<Vec<_>>());
+    let directory: Value = serde_json::from_str(&server.get("/v1/instruments").text()).expect("JSON");
+    assert_eq!(directory["instruments"][0]["bars_since"], json!(BEGIN_S), "{directory}");
+    assert_eq!(directory["instruments"][1]["bars_since"], json!(null), "{directory}");
     let middle = bars(&server, &format!("A?interval_s=900&limit=2&to={}", BEGIN_S + 1800));
     assert_eq!(middle["close"], json!(["15.250", "30.250"]));
     assert_eq!(middle["trades"], json!([15, 15]));
 
-    let (output, _) = history(folder.path(), &["list"]);
+    let (output, _) = archive(folder.path(), &["list"]);
     assert!(output.contains("A,60,1440") && output.contains("2024-05-01T00:00:00Z"), "{output}");
 }
 
@@ -155,13 +158,55 @@ fn loaded_trades_become_bars_of_every_length_and_again_the_same() {
 }
 
 #[test]
+fn days_of_a_venue_are_its_sessions() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("tickcast.toml");
+    let session = |open| {
+        format!("[[session]]\nvenue = 'test'\ntimezone = 'America/New_York'\nopen = '{open}'\nclose = '16:00'\n")
+    };
+    std::fs::write(&config, session("09:30")).expect("the folder is writable");
+    // A bar of each half hour of three days in May 2024, Thursday to Saturday, each with its number as its price.
+    let row = |nth: u64| format!("{},{nth},{nth},{nth},{nth},1\n", 1_714_608_000 + 1800 * nth);
+    let csv = "time,open,high,low,close,volume\n".to_owned() + &(0..144).map(row).collect::<String>();
+    let (output, is_loaded) = load(folder.path(), &csv, &["--symbol", "A", "--interval-s", "1800"]);
+    assert!(is_loaded, "{output}");
+    let config = config.to_str().expect("a path in UTF-8");
+    let server = Server::start(&arguments(folder.path(), &["--config", config]));
+    let mut publisher = Publisher::connect(&server, "test-publish-token");
+    publisher.define(&["A"]);
+    let found = bars(&server, "A?interval_s=86400&session=venue");
+    // 13:30 UTC is the 27th half hour of a day, and the session has 13 of them.
+    assert_eq!(found["time"], json!([1_714_656_600, 1_714_743_000]));
+    assert_eq!((&found["open"], &found["close"]), (&json!(["27.00", "75.00"]), &json!(["39.00", "87.00"])));
+    assert_eq!((&found["volume"], &found["trades"]), (&json!(["13", "13"]), &json!([13, 13])));
+    assert_eq!(found["session"], "America/New_York 09:30-16:00 mon,tue,wed,thu,fri");
+    let found = bars(&server, "A?interval_s=3600&session=venue&limit=2&to=1714743000");
+    assert_eq!((&found["time"], &found["trades"]), (&json!([1_714_674_600, 1_714_678_200]), &json!([2, 1])));
+    assert_eq!(bars(&server, "A?interval_s=86400")["trades"], json!([48, 48, 48]));
+
+    std::fs::write(config, session("9.30")).expect("the folder is writable");
+    let exit = Program::spawn(Program::command(&["--config", config])).wait_for_exit();
+    assert_eq!(exit.code, Some(2), "{}", exit.stderr);
+    assert!(exit.stderr.contains("session: open: \"9.30\" is no time: expected one such as 09:30"), "{}", exit.stderr);
+}
+
+#[test]
+fn venue_without_a_session_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, _publisher) = start(folder.path());
+    let response = server.get("/v1/bars/A?session=venue");
+    assert_eq!(response.status, 400);
+    assert!(response.text().contains("the venue \\\"test\\\" has none"), "{}", response.text());
+}
+
+#[test]
 fn invalid_files_load_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let csv = "time,open,high,low,close\n1714521600,1,1,1,1\n1714521660,1,1,2,1\n";
     let (output, is_loaded) = load(folder.path(), csv, &["--symbol", "A", "--interval-s", "60"]);
     assert!(!is_loaded && output.contains("line 3: ") && output.contains("nothing was loaded"), "{output}");
-    let (output, is_listed) = history(folder.path(), &["list"]);
-    assert!(!is_listed && output.contains("there is no such file: expected the --history-dir"), "{output}");
+    let (output, is_listed) = archive(folder.path(), &["list"]);
+    assert!(!is_listed && output.contains("there is no such file: expected the --archive-dir"), "{output}");
 }
 
 #[test]
@@ -171,7 +216,7 @@ fn folder_of_another_server_and_other_files_are_refused() {
     let args = [&["--listen", "127.0.0.1:0"][..], &arguments(folder.path(), &[])].concat();
     let exit = Program::spawn(Program::command(&args)).wait_for_exit();
     assert_eq!(exit.code, Some(2), "{}", exit.stderr);
-    assert!(exit.stderr.contains("history_dir: ") && exit.stderr.contains("another server writes its history here"));
+    assert!(exit.stderr.contains("archive_dir: ") && exit.stderr.contains("another server writes its archive here"));
 
     let other = tempfile::tempdir().expect("a folder");
     std::fs::write(other.path().join("bars.sqlite"), "this is a text and no database ".repeat(20)).expect("writable");
@@ -180,9 +225,9 @@ fn folder_of_another_server_and_other_files_are_refused() {
     assert_eq!(exit.code, Some(2), "{}", exit.stderr);
     assert!(exit.stderr.contains("bars.sqlite: ") && exit.stderr.contains("not a database"), "{}", exit.stderr);
     for (args, problem) in [
-        (vec!["--history-bytes-max", "1000000000"], "history_bytes_max: given without history_dir"),
-        (vec!["--history-dir", "x", "--bars-bytes", "0"], "history_dir: given with bars_bytes 0"),
-        (vec!["--history-dir", "x", "--history-bytes-max", "5"], "history_bytes_max: 5 is out of range"),
+        (vec!["--archive-bytes-max", "1000000000"], "archive_bytes_max: given without archive_dir"),
+        (vec!["--archive-dir", "x", "--bars-bytes", "0"], "archive_dir: given with bars_bytes 0"),
+        (vec!["--archive-dir", "x", "--archive-bytes-max", "5"], "archive_bytes_max: 5 is out of range"),
     ] {
         let exit = Program::spawn(Program::command(&args)).wait_for_exit();
         assert!(exit.code == Some(2) && exit.stderr.contains(problem), "{}", exit.stderr);

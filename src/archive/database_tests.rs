@@ -36,7 +36,10 @@ fn bars_are_found_again_with_all_their_values() {
     assert_eq!(found, bars.map(|bar| (bar, (-2, -1))));
     assert_eq!(database(&folder).newest("A", 60, T + 120, 1).unwrap(), [(quoted, (-2, -1))]);
     assert_eq!(database(&folder).newest("B", 60, u32::MAX, 100).unwrap(), []);
-    assert_eq!(database(&folder).list().unwrap(), [("A".to_owned(), 60, 3, T, T + 120)]);
+    assert_eq!(
+        database(&folder).list().unwrap(),
+        [Listed { symbol: "A".to_owned(), interval_s: 60, bars: 3, from_s: T, to_s: T + 120 }]
+    );
 }
 
 #[test]

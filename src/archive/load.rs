@@ -1,4 +1,4 @@
-//! `tickcast history`: loads bars and trades of CSV files into a history, and lists what it has.
+//! `tickcast archive`: loads bars and trades of CSV files into an archive, and lists what it has.
 //!
 //! The server may run: it finds what was loaded within a second or two. A file is read as a whole before anything of it is
 //! written. Loading it again changes nothing.
@@ -13,7 +13,7 @@ use csv::StringRecord;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
 
-use super::database::Database;
+use super::database::{Database, Listed};
 use super::file_name;
 use crate::bars::{Bar, INTERVALS_S, StoredBar};
 use crate::clock::wall_ns;
@@ -24,28 +24,28 @@ use tickcast_protocol::{Side, SymbolError, check_symbol};
 /// Bars of one transaction.
 const WRITTEN_AT_ONCE: usize = 10_000;
 
-/// What `tickcast history` does.
+/// What `tickcast archive` does.
 #[derive(Clone, Debug, clap::Args)]
-pub struct HistoryArgs {
+pub struct ArchiveArgs {
     #[command(subcommand)]
-    command: HistoryCommand,
+    command: ArchiveCommand,
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
-enum HistoryCommand {
+enum ArchiveCommand {
     /// Load bars or trades of a CSV file
     ///
     /// The first line has the names of the columns. Bars: time, open, high, low, close, and if there are any volume, trades
     /// and symbol. Trades: time, price, and if there are any size and symbol. A time is RFC 3339 with an offset, a date
     /// (UTC), or a number since 1970 whose digits say whether it has seconds, ms, us or ns. What is loaded replaces bars of
     /// the same times; longer bars are made anew.
-    Load(LoadHistoryArgs),
-    /// List the symbols of a history, and from when to when there are bars
+    Load(LoadArchiveArgs),
+    /// List the symbols of an archive, and from when to when there are bars
     List(ListArgs),
 }
 
 #[derive(Clone, Debug, clap::Args)]
-struct LoadHistoryArgs {
+struct LoadArchiveArgs {
     #[command(flatten)]
     place: PlaceArgs,
     /// Symbol of the file, if it has no such column
@@ -66,31 +66,31 @@ struct ListArgs {
 
 #[derive(Clone, Debug, clap::Args)]
 struct PlaceArgs {
-    /// Folder of the history: --history-dir of the server
+    /// Folder of the archive: --archive-dir of the server
     #[arg(long, value_name = "DIR")]
-    history_dir: PathBuf,
+    archive_dir: PathBuf,
     /// The market with this delay instead of the live one, s
     #[arg(long, value_name = "S", default_value_t = 0)]
     delay_s: u32,
 }
 
 impl PlaceArgs {
-    fn open(&self, is_created: bool) -> Result<Database, LoadHistoryError> {
-        let path = self.history_dir.join(file_name(self.delay_s));
+    fn open(&self, is_created: bool) -> Result<Database, LoadArchiveError> {
+        let path = self.archive_dir.join(file_name(self.delay_s));
         if is_created {
-            std::fs::create_dir_all(&self.history_dir)
-                .map_err(|error| LoadHistoryError::File(format!("{}: {error}", self.history_dir.display())))?;
+            std::fs::create_dir_all(&self.archive_dir)
+                .map_err(|error| LoadArchiveError::File(format!("{}: {error}", self.archive_dir.display())))?;
         } else if !path.exists() {
-            let problem = format!("{}: there is no such file: expected the --history-dir of a server", path.display());
-            return Err(LoadHistoryError::File(problem));
+            let problem = format!("{}: there is no such file: expected the --archive-dir of a server", path.display());
+            return Err(LoadArchiveError::File(problem));
         }
-        Database::open(&path).map_err(LoadHistoryError::File)
+        Database::open(&path).map_err(LoadArchiveError::File)
     }
 }
 
 /// Why nothing, or not all, was loaded.
 #[derive(Debug, thiserror::Error)]
-pub enum LoadHistoryError {
+pub enum LoadArchiveError {
     #[error("{0}")]
     File(String),
     /// A line of the file is invalid; nothing was loaded.
@@ -103,27 +103,27 @@ pub enum LoadHistoryError {
 /// Runs the command.
 ///
 /// # Errors
-/// See [`LoadHistoryError`].
-pub fn history(args: &HistoryArgs, out: &mut impl Write) -> Result<(), LoadHistoryError> {
+/// See [`LoadArchiveError`].
+pub fn archive(args: &ArchiveArgs, out: &mut impl Write) -> Result<(), LoadArchiveError> {
     match &args.command {
-        HistoryCommand::List(args) => list(args, out),
-        HistoryCommand::Load(args) => load(args, out),
+        ArchiveCommand::List(args) => list(args, out),
+        ArchiveCommand::Load(args) => load(args, out),
     }
 }
 
-fn list(args: &ListArgs, out: &mut impl Write) -> Result<(), LoadHistoryError> {
+fn list(args: &ListArgs, out: &mut impl Write) -> Result<(), LoadArchiveError> {
     let database = args.place.open(false)?;
     writeln!(out, "symbol,interval_s,bars,from,to")?;
-    for (symbol, interval_s, bars, from_s, to_s) in database.list().map_err(LoadHistoryError::File)? {
+    for Listed { symbol, interval_s, bars, from_s, to_s } in database.list().map_err(LoadArchiveError::File)? {
         let symbol = if symbol.contains([',', '"']) { format!("\"{}\"", symbol.replace('"', "\"\"")) } else { symbol };
         writeln!(out, "{symbol},{interval_s},{bars},{},{}", utc(from_s), utc(to_s))?;
     }
     Ok(())
 }
 
-fn load(args: &LoadHistoryArgs, out: &mut impl Write) -> Result<(), LoadHistoryError> {
+fn load(args: &LoadArchiveArgs, out: &mut impl Write) -> Result<(), LoadArchiveError> {
     let name = args.file.display().to_string();
-    let invalid = |problem: String| LoadHistoryError::Line { file: name.clone(), problem };
+    let invalid = |problem: String| LoadArchiveError::Line { file: name.clone(), problem };
     let loaded = Loaded::read(&args.file, args.symbol.as_deref(), args.interval_s).map_err(invalid)?;
     let mut database = args.place.open(true)?;
     if !loaded.ignored.is_empty() {
@@ -138,7 +138,7 @@ fn load(args: &LoadHistoryArgs, out: &mut impl Write) -> Result<(), LoadHistoryE
         };
         let bars: Vec<StoredBar> = bars.values().map(stored).collect();
         for portion in bars.chunks(WRITTEN_AT_ONCE) {
-            database.load(portion).map_err(LoadHistoryError::File)?;
+            database.load(portion).map_err(LoadArchiveError::File)?;
         }
         if let (Some(first), Some(last)) = (bars.first(), bars.last()) {
             let (from, to) = (utc(first.bar.time_s), utc(last.bar.time_s));
@@ -267,7 +267,9 @@ impl Loaded {
 fn kept_length(is_bars: bool, interval_s: Option<u32>) -> Result<u32, String> {
     match interval_s {
         None if is_bars => Err("the length of the bars is missing: expected --interval-s, such as 60".to_owned()),
-        Some(_) if !is_bars => Err("--interval-s: the file has trades, of which bars of all lengths are made".to_owned()),
+        Some(_) if !is_bars => {
+            Err("--interval-s: the file has trades, of which bars of all lengths are made".to_owned())
+        }
         Some(length) => {
             let kept = INTERVALS_S.into_iter().rfind(|kept| length > 0 && length.is_multiple_of(*kept));
             let next = kept.and_then(|kept| INTERVALS_S.into_iter().find(|longer| *longer > kept));
@@ -361,7 +363,9 @@ impl Cells<'_> {
         let [open, high, low, close] = values;
         if high < open.max(close).max(low) || low > open.min(close) {
             let [open, high, low, close] = texts;
-            return Err(format!("open {open}, high {high}, low {low}, close {close}: expected high and low around them"));
+            return Err(format!(
+                "open {open}, high {high}, low {low}, close {close}: expected high and low around them"
+            ));
         }
         let (mut sum, mut sz_exp) = (0, 0);
         if let Some(text) = self.text(volume) {
