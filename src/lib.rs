@@ -28,6 +28,7 @@
 //! * [`config`]: settings, their ranges and defaults
 //! * [`state`], [`lifecycle`], [`heartbeat`]: what the threads of a server share
 //! * [`last_value`], [`bars`]: the newest values; open, high, low, close and volume since the start
+//! * [`recent_trades`]: the newest trades of each instrument
 //! * [`stats`]: the counters of a shard
 //! * [`wake`]: how a shard sleeps and is woken
 //! * [`log`]: the log on stderr, which never makes a thread wait
@@ -64,6 +65,7 @@ pub mod load;
 pub mod log;
 pub mod memory;
 pub mod rate_limit;
+pub mod recent_trades;
 pub mod ring;
 pub mod runtime;
 pub mod sequencer;

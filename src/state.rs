@@ -37,7 +37,7 @@ pub struct ServerState {
     pub tls: Option<Arc<TlsServer>>,
     /// Who may subscribe.
     pub access: Arc<Access>,
-    /// `None` if `bars_bytes` is 0.
+    /// `None` if `bars_bytes` and `trades_bytes` are 0.
     pub bars: Option<Arc<BarStore>>,
     /// `None` without `archive_dir`.
     pub archive: Option<Arc<Archive>>,

@@ -13,6 +13,7 @@ use crate::affinity::keep_current_thread_on;
 use crate::bars::{BarQuery, Bars, FoundBars};
 use crate::fault;
 use crate::lifecycle::Lifecycle;
+use crate::recent_trades::TradeStore;
 use crate::ring::{Batch, Gauge, Overrun, Reader};
 use crate::wake::SleepFlag;
 use tickcast_protocol::Position;
@@ -33,6 +34,7 @@ pub struct BarStore {
     sleep_flag: SleepFlag,
     thread: OnceLock<Thread>,
     gauge: Gauge,
+    trades: Option<TradeStore>,
 }
 
 impl BarStore {
@@ -45,7 +47,18 @@ impl BarStore {
             sleep_flag: SleepFlag::new(),
             thread: OnceLock::new(),
             gauge,
+            trades: None,
         }
+    }
+
+    /// Fills the store of trades as well.
+    pub fn with_trades(self, trades: Option<TradeStore>) -> Self {
+        Self { trades, ..self }
+    }
+
+    /// The newest trades, if they are kept.
+    pub fn trades(&self) -> Option<&TradeStore> {
+        self.trades.as_ref()
     }
 
     /// The bars that a query asks for; `None` if the bars are locked at the moment. A shard must not wait for the
@@ -100,6 +113,11 @@ impl BarStore {
 
     /// Wakes the thread so that it ends. To be called after the lifecycle is at its stopping stage.
     pub fn stop(&self) {
+        self.unpark();
+    }
+
+    /// Has the thread read the ring now, for an answer that waits for it.
+    pub fn hurry(&self) {
         self.unpark();
     }
 
@@ -175,6 +193,8 @@ impl Folding<'_> {
             if let Err(Overrun { .. }) = read {
                 // Their number follows from the next record's position, the end of the hole from its `ts_recv`.
                 self.has_lost = true;
+                drop(bars);
+                self.store.trades.iter().for_each(|trades| trades.lose(self.bars_ring.offset()));
                 continue;
             }
             for entry in &self.batch.entries {
@@ -188,6 +208,7 @@ impl Folding<'_> {
             }
             bars.share();
             drop(bars);
+            self.store.trades.iter().for_each(|trades| trades.fold(&self.batch, self.bars_ring.offset()));
             self.count_lost();
         }
         let bytes = self.bars_ring.offset() - from;

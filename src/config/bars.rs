@@ -12,14 +12,15 @@ fn value(setting: &'static str, problem: String) -> ConfigError {
     ConfigError::Value { setting, problem }
 }
 
-pub(super) fn resolve_bars_bytes(given: Option<usize>) -> Result<usize, ConfigError> {
+/// The bytes of bars or of newest trades.
+pub(super) fn resolve_bytes(name: &'static str, given: Option<usize>, default: usize) -> Result<usize, ConfigError> {
     const BOUNDS: std::ops::RangeInclusive<usize> = 1 << 20..=64 << 30;
     match given {
-        None => Ok(128 << 20),
+        None => Ok(default),
         Some(bytes) if bytes == 0 || BOUNDS.contains(&bytes) => Ok(bytes),
         Some(bytes) => {
             let (least, most) = (BOUNDS.start(), BOUNDS.end());
-            Err(value("bars_bytes", format!("{bytes} is out of range: expected 0, or {least} to {most}")))
+            Err(value(name, format!("{bytes} is out of range: expected 0, or {least} to {most}")))
         }
     }
 }
@@ -60,6 +61,7 @@ impl Config {
     pub(super) fn describe_bar_settings(&self) -> Vec<(&'static str, String)> {
         vec![
             ("bars_bytes", self.describe_bars()),
+            ("trades_bytes", self.describe_trades()),
             ("archive_dir", self.describe_archive()),
             ("session", self.describe_sessions()),
         ]
@@ -79,6 +81,19 @@ impl Config {
                 bars(200, 2),
                 bars(200, 3),
                 bars(self.instruments_max, 0)
+            ),
+        }
+    }
+
+    fn describe_trades(&self) -> String {
+        let trades = |instruments| crate::recent_trades::capacity(self.trades_bytes, instruments);
+        match self.trades_bytes {
+            0 => "0: no newest trades".to_owned(),
+            bytes => format!(
+                "{}: the newest {} trades of each of 200 instruments, {} of each of instruments_max",
+                mib(bytes),
+                trades(200),
+                trades(self.instruments_max)
             ),
         }
     }

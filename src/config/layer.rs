@@ -285,6 +285,8 @@ layer! {
     archive_dir "TICKCAST_ARCHIVE_DIR" "DIR" PathBuf;
     /// Size of the archive of one market, bytes; beyond it the oldest bars are removed [default: 4294967296]
     archive_bytes_max "TICKCAST_ARCHIVE_BYTES_MAX" "BYTES" u64;
+    /// Newest trades of all instruments, served at `/v1/trades/{symbol}`, bytes; 0 for none [default: 33554432]
+    trades_bytes "TICKCAST_TRADES_BYTES" "BYTES" usize;
     /// Kernel send buffer of a connection, bytes, sent and unsent data together [default: 65536]
     send_buffer_bytes "TICKCAST_SEND_BUFFER_BYTES" "BYTES" usize;
     /// Kernel receive buffer of a connection: what is kept while its input is not read [default: 65536]

@@ -73,8 +73,8 @@ fn invalid(setting: &'static str, problem: &str) -> ConfigError {
     ConfigError::Value { setting, problem: problem.to_owned() }
 }
 
-/// The ring of trades and quotes for the bars: a fifth of a second at a million records a second. It is read every tenth of
-/// a second, and more often while many records come.
+/// The ring of trades and quotes for bars and newest trades: a fifth of a second at a million records a second. It is read
+/// every tenth of a second, and more often while many records come.
 pub const BARS_RING_BYTES: usize = 16 << 20;
 
 /// The checked settings of a server.
@@ -164,6 +164,8 @@ pub struct Config {
     pub sessions: Vec<Arc<Session>>,
     /// Where bars are kept over restarts.
     pub archive: Option<ArchiveSettings>,
+    /// Of all instruments together; 0 for no trades.
+    pub trades_bytes: usize,
     pub send_buffer_bytes: usize,
     pub receive_buffer_bytes: usize,
     /// 0 for the machine's value.
@@ -301,6 +303,7 @@ mod tests {
             ("operator_token = ''", "operator_token: invalid token of 0 bytes: expected 16 to 256"),
             ("publish_token = 'fifteen-letters'", "publish_token: invalid token of 15 bytes"),
             ("bars_bytes = 1000", "bars_bytes: 1000 is out of range: expected 0, or 1048576 to"),
+            ("trades_bytes = 1000", "trades_bytes: 1000 is out of range: expected 0, or 1048576 to"),
             ("compression = '10'", "compression: invalid level \"10\": expected `off` or 1"),
             ("inflate_ratio_max = 1", "inflate_ratio_max: 1 is out of range: expected 2 to 1100"),
         ] {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::access::{has_access, resolve_access};
 use super::agreement;
-use super::bars::{resolve_archive, resolve_bars_bytes, resolve_sessions};
+use super::bars::{resolve_archive, resolve_bytes, resolve_sessions};
 use super::delayed::{resolve_delayed, resolve_spool_bytes};
 use super::publishers::{resolve_identities, resolve_operator_certificates, resolve_tokens};
 use super::range::within;
@@ -89,7 +89,8 @@ impl Config {
             book_levels_max: within!(layer.book_levels_max, 20_000, 2, 10_000_000),
             instruments_max: within!(layer.instruments_max, 20_000, 1, 10_000_000),
             ring_bytes: resolve_ring_bytes(layer.ring_bytes)?,
-            bars_bytes: resolve_bars_bytes(layer.bars_bytes)?,
+            bars_bytes: resolve_bytes("bars_bytes", layer.bars_bytes, 128 << 20)?,
+            trades_bytes: resolve_bytes("trades_bytes", layer.trades_bytes, 32 << 20)?,
             archive: resolve_archive(&layer)?,
             sessions: resolve_sessions(&layer)?,
             send_buffer_bytes: within!(layer.send_buffer_bytes, 64 << 10, 4096, 64 << 20),

@@ -14,6 +14,7 @@ use super::connection::Connection;
 use super::handlers::snapshot::SnapshotText;
 use super::handlers::{
     bars, echo, health, instruments, metrics, operator, origin as of_origin, publish, revoke, snapshot, sse, stream,
+    trades,
 };
 use super::refusal::Refusal;
 use super::request::quote;
@@ -33,6 +34,7 @@ pub(super) enum Endpoint {
     Snapshots,
     Snapshot,
     Bars,
+    Trades,
     Operator,
     Revoke,
     Metrics,
@@ -57,6 +59,7 @@ const ROUTES: &[(&str, Endpoint, CrossOrigin)] = &[
     ("/v1/snapshot", Endpoint::Snapshots, CrossOrigin::Readable),
     ("/v1/snapshot/{symbol}", Endpoint::Snapshot, CrossOrigin::Readable),
     ("/v1/bars/{symbol}", Endpoint::Bars, CrossOrigin::Readable),
+    ("/v1/trades/{symbol}", Endpoint::Trades, CrossOrigin::Readable),
     ("/v1/operator", Endpoint::Operator, CrossOrigin::Denied),
     ("/v1/operator/revoke", Endpoint::Revoke, CrossOrigin::Denied),
     ("/metrics", Endpoint::Metrics, CrossOrigin::Denied),
@@ -95,6 +98,7 @@ fn parameters(endpoint: Endpoint) -> Option<&'static [&'static str]> {
         Endpoint::Snapshots => Some(&["symbols", "channels", "token"]),
         Endpoint::Snapshot => Some(&["channels", "token"]),
         Endpoint::Bars => Some(&["interval_s", "limit", "to", "session", "token"]),
+        Endpoint::Trades => Some(&["limit", "token"]),
         Endpoint::Operator | Endpoint::Metrics => Some(&["delay_s"]),
         Endpoint::Echo | Endpoint::Origin => Some(&[]),
     }
@@ -212,6 +216,10 @@ async fn get(
         Some(Endpoint::Bars) => {
             let principal = server.identified(connection, request).await?;
             bars::get(server, &principal, symbol(path), query).await
+        }
+        Some(Endpoint::Trades) => {
+            let principal = server.identified(connection, request).await?;
+            trades::get(server, &principal, symbol(path), query).await
         }
         Some(Endpoint::Operator) => {
             operator::get(server, connection.address(), connection.client_certificate().as_ref(), request)
@@ -338,6 +346,8 @@ mod tests {
             ("/v1/snapshot/BTC-USD", Some(Endpoint::Snapshot)),
             ("/v1/bars/A/B", Some(Endpoint::Bars)),
             ("/v1/bars", None),
+            ("/v1/trades/A/B", Some(Endpoint::Trades)),
+            ("/v1/trades", None),
             ("/v1/streams", None),
             ("/v1/stream/", None),
         ] {
@@ -354,6 +364,7 @@ mod tests {
             ("/metrics", CrossOrigin::Denied),
             ("/v1/bars", CrossOrigin::Readable),
             ("/v1/bars/BTC-USD", CrossOrigin::Readable),
+            ("/v1/trades/BTC-USD", CrossOrigin::Readable),
             ("/v1/instruments/x", CrossOrigin::Readable),
             ("/v1/sse", CrossOrigin::ReadableStream),
             ("/v1/stream", CrossOrigin::Stream),

@@ -25,6 +25,7 @@ use crate::ingest::delay::{self, Spool};
 use crate::ingest::states::Sources;
 use crate::ingest::{Publishers, ResyncRequests, SequencerHandle, SourceTimeouts, supervisor};
 use crate::lifecycle::Lifecycle;
+use crate::recent_trades::{RecentTrades, TradeStore};
 use crate::ring;
 use crate::sequencer::{Sequencer, SequencerStats, SourceId};
 use crate::state::{ServerState, SlowClientList};
@@ -57,7 +58,7 @@ pub(super) struct Market {
     shards: Vec<ShardThread>,
     feeds: Vec<FeedThread>,
     resync: JoinHandle<()>,
-    /// `None` if `bars_bytes` is 0.
+    /// `None` if `bars_bytes` and `trades_bytes` are 0.
     bars: Option<JoinHandle<()>>,
     archive: Option<JoinHandle<()>>,
     spool: Option<JoinHandle<()>>,
@@ -176,14 +177,17 @@ fn start_sequencer(
         sequencer = sequencer.with_kept_stamps();
     }
     let (mut bars, mut archive, mut threads) = (None, None, MarketThreads::default());
-    if config.bars_bytes > 0 {
+    if config.bars_bytes > 0 || config.trades_bytes > 0 {
         let (writer, reader) = ring::ring(BARS_RING_BYTES);
-        let mut made = Bars::new(config.bars_bytes, wall_ns().saturating_sub(delay_ns));
+        let began_ns = wall_ns().saturating_sub(delay_ns);
+        let mut made = Bars::new(config.bars_bytes, began_ns);
         let database = config.archive.as_ref().map(|settings| open_archive(settings, config)).transpose()?;
         if let Some((_, holes)) = &database {
             made = made.with_archive(holes);
         }
-        let store = Arc::new(BarStore::new(made, writer.gauge()));
+        let trades =
+            (config.trades_bytes > 0).then(|| TradeStore::new(RecentTrades::new(config.trades_bytes, began_ns)));
+        let store = Arc::new(BarStore::new(made, writer.gauge()).with_trades(trades));
         sequencer = sequencer.with_bars_ring(writer);
         let bar_thread = bars::spawn(store.clone(), reader, lifecycle.clone(), config.other_cores.clone());
         threads.bars = Some(bar_thread.map_err(StartError::Thread)?);

@@ -334,11 +334,12 @@ impl Sequencer {
 
     fn publish(&mut self) {
         self.copy_staged();
-        for ring in &mut self.rings {
-            ring.publish();
-        }
+        // First: an answer that is made from it has what a subscriber was sent before it asked.
         if let Some(bars_ring) = &mut self.bars_ring {
             bars_ring.publish();
+        }
+        for ring in &mut self.rings {
+            ring.publish();
         }
     }
 

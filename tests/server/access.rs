@@ -225,7 +225,9 @@ fn queries_events_json_and_resume_hold_what_the_token_allows() {
     assert_eq!(symbols(robot), ["XAU-USD"]);
     // The same answer, whether the symbol exists or not.
     for symbol in ["XAU-USD", "NONE", "user/u2/orders", "user%2Fu2%2Forders"] {
-        for path in ["/v1/snapshot/", "/v1/bars/", "/v1/snapshot?symbols=", "/v1/snapshot?symbols=BTC-USD,"] {
+        for path in
+            ["/v1/snapshot/", "/v1/bars/", "/v1/trades/", "/v1/snapshot?symbols=", "/v1/snapshot?symbols=BTC-USD,"]
+        {
             quotes.get(Some(&btc), &format!("{path}{symbol}")).assert_refusal(
                 403,
                 "forbidden",
@@ -241,9 +243,8 @@ fn queries_events_json_and_resume_hold_what_the_token_allows() {
     let only_trades = token("u1", json!({"allow": [{"symbols": ["BTC-*"], "channels": ["trade"]}]}));
     let bars = quotes.get(Some(&only_trades), "/v1/bars/BTC-USD?interval_s=1").json();
     assert!(bars["bid_px"].as_array().is_some_and(|column| column.iter().all(Value::is_null)), "{bars}");
-    for path in
-        ["/v1/instruments", "/v1/snapshot/BTC-USD", "/v1/snapshot?symbols=*", "/v1/bars/BTC-USD", "/v1/sse?symbols=*"]
-    {
+    let of_data = ["/v1/instruments", "/v1/snapshot/BTC-USD", "/v1/snapshot?symbols=*", "/v1/sse?symbols=*"];
+    for path in [&of_data[..], &["/v1/bars/BTC-USD", "/v1/trades/BTC-USD"]].concat() {
         quotes.get(None, path).assert_refusal(401, "unauthorized", &["token: missing", "Bearer TOKEN"]);
     }
     let header = format!("Authorization: Bearer {btc}\r\n");

@@ -122,6 +122,9 @@ fn records_are_released_once_they_are_old_enough_and_carry_delayed() {
     let bars = markets.get("/v1/bars/BTC-USD?interval_s=1").json();
     let last = bars["time"].as_array().and_then(|times| times.last()).and_then(Value::as_u64).expect("a bar");
     assert!(last + DELAY_S <= wall_ns() / 1_000_000_000, "bars are those of the time of the trades");
+    let newest = markets.get("/v1/trades/BTC-USD?limit=2").json();
+    let stamps = json!([trades[38].0.header.ts_recv, trades[39].0.header.ts_recv]);
+    assert_eq!((&newest["trade_id"], &newest["ts_recv"]), (&json!([39, 40]), &stamps));
     let mut live = Client::connect(markets.live.address, "/v1/stream", &[]);
     assert_eq!(live.reply().get("delay_s"), None, "the live market has none");
 }
@@ -139,8 +142,17 @@ fn nothing_that_a_delayed_market_answers_depends_on_the_present() {
         let response = markets.get(path);
         (response.status, response.header("etag").map(str::to_owned), response.text())
     };
-    let paths =
-        ["/v1/instruments", "/v1/snapshot?symbols=*", "/v1/snapshot/NEW", "/v1/bars/NEW", "/v1/bars/OLD", "/readyz"];
+    // The newest trades first: an answer waits for the thread that makes bars as well.
+    let paths = [
+        "/v1/trades/NEW",
+        "/v1/trades/OLD",
+        "/v1/instruments",
+        "/v1/snapshot?symbols=*",
+        "/v1/snapshot/NEW",
+        "/v1/bars/NEW",
+        "/v1/bars/OLD",
+        "/readyz",
+    ];
     let before = paths.map(seen);
     let began = Instant::now();
     publisher.publish(&[trade(ids[0], 2)]);

@@ -117,4 +117,25 @@ fn as_json(quotes: &Quotes, limited: &str, whole: &str) {
     let no_bid = bars(&token("u1", without(&["bid_px"]))).json();
     assert!(is_null(&no_bid, "bid_px") && !is_null(&no_bid, "ask_px") && !is_null(&no_bid, "volume"), "{no_bid}");
     bars(&token("u1", without(&["px"]))).assert_refusal(403, "forbidden", &["its trades and their prices"]);
+    trades_as_json(quotes, limited, whole);
+}
+
+/// The newest trades.
+fn trades_as_json(quotes: &Quotes, limited: &str, whole: &str) {
+    let trades = |token: &str| quotes.get(Some(token), "/v1/trades/BTC-USD").json();
+    let is = |json: &Value, name: &str, is: fn(&Value) -> bool| {
+        json[name].as_array().is_some_and(|all| !all.is_empty() && all.iter().all(is))
+    };
+    let seen = trades(limited);
+    assert!(is(&seen, "px", Value::is_string) && is(&seen, "sz", Value::is_null), "{seen}");
+    let no_price = trades(&token("u1", without(&["px"])));
+    assert!(is(&no_price, "px", Value::is_null) && is(&no_price, "sz", Value::is_string), "{no_price}");
+    let all = trades(whole);
+    assert!(is(&all, "px", Value::is_string) && is(&all, "sz", Value::is_string), "{all}");
+    assert_eq!((&all["sequence"], &all["ts_recv"]), (&seen["sequence"], &seen["ts_recv"]));
+    let only_quotes = token("u1", json!({"allow": [{"symbols": ["BTC-*"], "channels": ["quote"]}]}));
+    for symbol in ["BTC-USD", "BTC-NONE"] {
+        let refused = quotes.get(Some(&only_quotes), &format!("/v1/trades/{symbol}"));
+        refused.assert_refusal(403, "forbidden", &[symbol, "its trades"]);
+    }
 }

@@ -41,6 +41,7 @@ mod shutdown;
 mod sse_and_json;
 mod start;
 mod tls;
+mod trades;
 mod trusted_proxies;
 mod usage;
 mod venues;

@@ -41,6 +41,7 @@ const CONFINEMENTS: &[(&[&str], &[&str])] = &[
             "src/clock.rs",
             "src/http/",
             "src/ingest/",
+            "src/recent_trades/store.rs",
             "src/state.rs",
             "src/tls/",
             "src/usage/",

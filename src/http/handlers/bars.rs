@@ -28,8 +28,8 @@ const INTERVAL_S: u32 = 60;
 /// Bars that are written between two looks at the time: some 10 us.
 const BARS_AT_ONCE: usize = 256;
 /// How often, and how many times, a locked store is tried again.
-const RETRY: Duration = Duration::from_millis(1);
-const TRIES: usize = 1000;
+pub(super) const RETRY: Duration = Duration::from_millis(1);
+pub(super) const TRIES: usize = 1000;
 /// How many times of those an instrument is waited for whose part of the archive is not taken over.
 const SEED_TRIES: usize = 500;
 /// How many times the archive is asked for its answer: disks are slower than memory.
@@ -41,12 +41,13 @@ pub(crate) async fn get(
     symbol: &str,
     query: &str,
 ) -> Result<Response, Refusal> {
-    let Some(store) = &server.state().bars else {
+    let state = server.state();
+    let Some(store) = state.bars.as_ref().filter(|_| state.config.bars_bytes > 0) else {
         return Err(Refusal::not_found("bars are off: the server was started with --bars-bytes 0"));
     };
     let Given { mut query, is_by_session } = parse(query)?;
     let symbol = percent_encoding::percent_decode_str(symbol).decode_utf8_lossy();
-    let delay_s = server.state().delay_s();
+    let delay_s = state.delay_s();
     // Before it is looked up: a refusal does not tell whether it exists.
     let seen = Seen::of(principal, &symbol, delay_s).ok_or_else(|| denied(&symbol, "its trades and their prices"))?;
     let instrument =
@@ -175,7 +176,7 @@ fn parse(text: &str) -> Result<Given, Refusal> {
     Err(Refusal::bad_request(message))
 }
 
-fn number(name: &str, value: &str, least: u32, most: u32) -> Result<u32, Refusal> {
+pub(super) fn number(name: &str, value: &str, least: u32, most: u32) -> Result<u32, Refusal> {
     let digits = value.bytes().all(|byte| byte.is_ascii_digit()).then_some(value);
     let number = digits.and_then(|digits| digits.parse().ok()).filter(|number| (least..=most).contains(number));
     number.ok_or_else(|| {
@@ -234,11 +235,11 @@ impl Columns<'_> {
     ];
 }
 
-fn push_number(number: u64, out: &mut String) {
+pub(super) fn push_number(number: u64, out: &mut String) {
     write!(out, "{number}").expect("writing to a String cannot fail");
 }
 
-fn push_decimal(mantissa: i64, exponent: i8, out: &mut String) {
+pub(super) fn push_decimal(mantissa: i64, exponent: i8, out: &mut String) {
     if mantissa == PRICE_NONE {
         return out.push_str("null");
     }

@@ -309,6 +309,11 @@ fn of_bars_and_clock(state: &ServerState) -> Vec<Metric> {
         count("archive_bars_written", archive.written, "Bars written to the archive"),
         count("archive_bars_lost", archive.lost, "Bars that could not be kept until they could be written"),
         count("archive_failures", archive.failures, "Times that the file of the archive could not be read or written"),
+        level(
+            "trades_bytes",
+            bars.and_then(|bars| bars.trades()).map_or(0, |trades| trades.bytes()),
+            "Memory of the newest trades: trades_bytes",
+        ),
         count("allocation_failures", memory::failures(), "Allocations that found no memory at first"),
         count("clock_pauses", clock::pauses().0, "Times the process did not run for more than a second"),
         count(

@@ -16,3 +16,4 @@ pub(super) mod revoke;
 pub(super) mod snapshot;
 pub(super) mod sse;
 pub(super) mod stream;
+pub(super) mod trades;

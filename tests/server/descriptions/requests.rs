@@ -16,6 +16,7 @@ use crate::access::{OPERATOR, Quotes, btc, operator, token};
 
 const PUBLISH_TOKEN: &str = "test-publish-token";
 const STREAMS: [&str; 3] = ["/v1/stream", "/v1/publish", "/v1/echo"];
+const OF_HISTORY: [&str; 2] = ["/v1/bars/{symbol}", "/v1/trades/{symbol}"];
 const FOREIGN: &str = "Origin: https://elsewhere.example\r\n";
 
 /// The paths of the document, and the answers that were compared with it.
@@ -128,7 +129,7 @@ impl Compared {
 
     /// What a server refuses that does not identify its clients.
     fn ask_for_what_is_refused(&mut self, server: &Server) {
-        for path in ["/v1/snapshot/{symbol}", "/v1/bars/{symbol}"] {
+        for path in ["/v1/snapshot/{symbol}", OF_HISTORY[0], OF_HISTORY[1]] {
             let target = path.replace("{symbol}", "NONE");
             let response = server.get(&target);
             assert_eq!(response.status, 404, "{target}");
@@ -169,14 +170,14 @@ impl Compared {
     /// What a server refuses that identifies its clients, and what it revokes.
     fn ask_with_tokens(&mut self, quotes: &Quotes) {
         let (server, bearer) = (&quotes.server, format!("Authorization: Bearer {}\r\n", token("u1", btc())));
-        let of_data = ["/v1/instruments", "/v1/snapshot", "/v1/snapshot/{symbol}", "/v1/bars/{symbol}", "/v1/sse"];
-        for path in of_data {
+        let of_data = ["/v1/instruments", "/v1/snapshot", "/v1/snapshot/{symbol}", "/v1/sse"];
+        for path in [&of_data[..], &OF_HISTORY].concat() {
             let query = if matches!(path, "/v1/snapshot" | "/v1/sse") { "?symbols=XAU-USD" } else { "" };
             self.ask(server, path, query, "", 401);
         }
         self.upgrade(server, "/v1/stream", ("", ""), "Authorization: Bearer wrong\r\n", 401);
         self.ask(server, "/v1/snapshot", "?symbols=XAU-USD", &bearer, 403);
-        for path in ["/v1/snapshot/{symbol}", "/v1/bars/{symbol}"] {
+        for path in ["/v1/snapshot/{symbol}", OF_HISTORY[0], OF_HISTORY[1]] {
             let response = quotes.get(Some(&token("u1", btc())), &path.replace("{symbol}", "XAU-USD"));
             assert_eq!(response.status, 403, "{path}");
             self.compare(path, &response);
