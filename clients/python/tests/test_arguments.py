@@ -467,6 +467,8 @@ async def test_wrong_arguments_of_a_client_are_named_and_nothing_is_sent() -> No
             ("interval_s: ", lambda: client.bars("A", interval_s=0)),
             ("limit: ", lambda: client.bars("A", limit=5001)),
             ("to: ", lambda: client.bars("A", to=1.5)),
+            ("symbol: ", lambda: client.trades("A*")),
+            ("limit: ", lambda: client.trades("A", limit=1001)),
             ("arrays: ", lambda: client.bars("A", arrays=1)),
         ]
         for name, call in calls:

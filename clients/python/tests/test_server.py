@@ -407,6 +407,24 @@ async def test_bars_are_columns(start: Start) -> None:
         assert arrays["trades"].sum() == 3
 
 
+async def test_the_newest_trades_are_columns(start: Start) -> None:
+    server = await start(*PUBLISHING)
+    async with tickcast.publish(TOKEN, server.url) as publisher, tickcast.connect(server.url) as client:
+        await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
+        await client.subscribe(["MINE-USD"], channels=["trade"])
+        for trade_id in (1, 2, 3):
+            await publish_all(publisher, trade_id)
+        async with asyncio.timeout(DEADLINE_S):
+            async for record in client:
+                if isinstance(record, Trade) and record.trade_id == 3:
+                    break
+        # What the client was sent is in the answer.
+        columns = await client.trades("MINE-USD", limit=2)
+        assert (columns["trade_id"], columns["px"]) == ([2, 3], ["100.02", "100.03"])
+        assert columns["sequence"] == [2, 3]
+        assert (await tickcast.trades("MINE-USD", server.url))["trade_id"] == [1, 2, 3]
+
+
 async def test_heartbeats_keep_a_silent_publisher_from_being_stale(start: Start) -> None:
     server = await start(*PUBLISHING, "--stale-ms", "1500")
     async with (

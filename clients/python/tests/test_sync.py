@@ -160,6 +160,7 @@ def program(url: str) -> list[Any]:
         wait_until(lambda: client.snapshot("MINE-USD")["trade"]["px"] == "1.50")
         wait_until(lambda: client.bars("MINE-USD", interval_s=3600)["close"][-1:] == ["1.50"])
         assert sync.bars("MINE-USD", url)["close"][-1] == "1.50"
+        assert sync.trades("MINE-USD", url)["px"] == client.trades("MINE-USD")["px"]
         assert [one["symbol"] for one in sync.instruments(url)] == ["MINE-USD"]
         assert sync.snapshot("MINE-USD", url)["trade"]["side"] == "N"
         assert client.ping().rtt_s > 0 and client.version and client.delay_s == 0

@@ -26,7 +26,7 @@ from .errors import (
     UnreachableError,
 )
 from .events import Authenticated, Connection, TokenFailure
-from .http import bars, instruments, snapshot
+from .http import bars, instruments, snapshot, trades
 from .publish import Publisher, publish
 from .reading import Packet
 from .records import (
@@ -100,4 +100,5 @@ __all__ = [
     "publish",
     "snapshot",
     "sync",
+    "trades",
 ]

@@ -409,6 +409,13 @@ class Client(Session):
             lambda token: http.bars(symbol, of.url, headers=of.headers, tls=of.tls, token=token, **options)
         )
 
+    async def trades(self, symbol: str, *, limit: int = 100) -> dict[str, Any]:
+        """The newest trades of an instrument, over HTTP; see `tickcast.trades`."""
+        of = self._endpoint
+        return await self._query(
+            lambda token: http.trades(symbol, of.url, limit=limit, headers=of.headers, tls=of.tls, token=token)
+        )
+
     async def _query(self, query: Callable[[str | None], Awaitable[T]]) -> T:
         """A request with the client's token; once more with another one where it is refused."""
         of = self._endpoint.tokens

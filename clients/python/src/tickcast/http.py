@@ -1,4 +1,4 @@
-"""The server's HTTP endpoints: the directory, the last values of an instrument, bars.
+"""The server's HTTP endpoints: the directory, the last values of an instrument, bars, newest trades.
 
 Each is one GET in a thread of its own, so that it does not block the event loop.
 """
@@ -205,6 +205,25 @@ async def bars(
     arguments.boolean("arrays", arrays)
     answer = Bars(await get(url, f"/v1/bars/{_segment(symbol)}", headers, tls, query, token))
     return answer.as_arrays() if arrays else answer
+
+
+async def trades(
+    symbol: str,
+    url: str = DEFAULT_URL,
+    *,
+    limit: int = 100,
+    headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
+    token: str | None = None,
+) -> dict[str, Any]:
+    """The newest trades of an instrument, as columns, oldest first.
+
+    The columns are sequence, ts_event and ts_recv (ns since 1970), px and sz (decimal text), side (`B`, `S`) and
+    trade_id; `None` where a value is absent. From the Unix second `since` on no trade is missing. What a subscription
+    had received before the call is among them: the sequences join the two.
+    """
+    query = {"limit": arguments.integer("limit", limit, 1, 1000)}
+    return cast("dict[str, Any]", await get(url, f"/v1/trades/{_segment(symbol)}", headers, tls, query, token))
 
 
 def bar_arrays(answer: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:

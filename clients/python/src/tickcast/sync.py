@@ -293,6 +293,7 @@ class Client(_Owner):
     ping = _blocking(asynchronous.Client.ping)
     snapshot = _blocking(asynchronous.Client.snapshot)
     bars = _blocking(asynchronous.Client.bars)
+    trades = _blocking(asynchronous.Client.trades)
 
     # ---- properties
 
@@ -398,3 +399,4 @@ publish = _opening(publishing.publish, Publisher)
 bars = _once(http.bars)
 instruments = _once(http.instruments)
 snapshot = _once(http.snapshot)
+trades = _once(http.trades)
