@@ -29,6 +29,7 @@
 //! * [`state`], [`lifecycle`], [`heartbeat`]: what the threads of a server share
 //! * [`last_value`], [`bars`]: the newest values; open, high, low, close and volume since the start
 //! * [`recent_trades`]: the newest trades of each instrument
+//! * [`day_tickers`]: tickers of instruments whose source sends none
 //! * [`stats`]: the counters of a shard
 //! * [`wake`]: how a shard sleeps and is woken
 //! * [`log`]: the log on stderr, which never makes a thread wait
@@ -53,6 +54,7 @@ pub mod bars;
 pub mod check;
 pub mod clock;
 pub mod config;
+pub mod day_tickers;
 mod fault;
 pub mod heartbeat;
 pub mod http;

@@ -13,7 +13,7 @@ LEAST, GREATEST = -(2**63), 2**63 - 1
 SAFE = 2**53 - 1  # The greatest integer up to which a double holds all integers.
 TS = 1_763_700_000_000_000_000
 
-LAST, SNAPSHOT, CONFLATED, DELAYED, MAYBE_BAD_BOOK = 0x80, 0x20, 0x10, 0x08, 0x04
+LAST, SNAPSHOT, CONFLATED, DELAYED, MAYBE_BAD_BOOK, COMPUTED = 0x80, 0x20, 0x10, 0x08, 0x04, 0x02
 PACKET_SNAPSHOT, PACKET_REPLAY, PACKET_CAUGHT_UP = 0x01, 0x02, 0x04
 
 CHANNELS = {"quote": 1, "trade": 2, "ticker": 3, "book": 4, "raw": 5}
@@ -23,6 +23,7 @@ FLAG_WORDS = (
     (CONFLATED, "conflated"),
     (DELAYED, "delayed"),
     (MAYBE_BAD_BOOK, "maybe_bad_book"),
+    (COMPUTED, "computed"),
 )
 # The i64 fields at the price exponent or the size exponent, in the order of the bytes.
 AMOUNTS = {
@@ -268,7 +269,7 @@ def stream_state():
     for name, flags in (("snapshot", PACKET_SNAPSHOT), ("replay", PACKET_REPLAY), ("caught_up", PACKET_CAUGHT_UP)):
         yield packet(f"packet_flag_{name}", quote(BTC, 1, 1, 2, 2), flags=flags)
     yield packet("all_packet_flags_and_unknown_ones", quote(BTC, 1, 1, 2, 2), flags=0xFF)
-    each = [0, *(bit for bit, _ in FLAG_WORDS), LAST, 0x40, 0x01, 0x02, 0x7F, 0xFF]
+    each = [0, *(bit for bit, _ in FLAG_WORDS), LAST, 0x40, 0x01, 0x7F, 0xFF]
     yield packet("record_flags", *(quote(BTC, 1, 1, 2, 2, flags=flags, sequence=5 + i) for i, flags in enumerate(each)))
     trades = (trade(SHIB, 1, 1, 1, "B"), trade(BTC, 1, 1, 2, "S"))
     mixed = (quote(BTC, 1, 1, 2, 2), trades[0], quote(YEN, 1, 1, 2, 2), heartbeat(), trades[1])

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use crate::affinity::keep_current_thread_on;
 use crate::bars::{BarQuery, Bars, FoundBars};
+use crate::clock::now_ns;
+use crate::day_tickers::TickerStore;
 use crate::fault;
 use crate::lifecycle::Lifecycle;
 use crate::recent_trades::TradeStore;
@@ -35,6 +37,7 @@ pub struct BarStore {
     thread: OnceLock<Thread>,
     gauge: Gauge,
     trades: Option<TradeStore>,
+    tickers: Option<TickerStore>,
 }
 
 impl BarStore {
@@ -48,12 +51,23 @@ impl BarStore {
             thread: OnceLock::new(),
             gauge,
             trades: None,
+            tickers: None,
         }
     }
 
     /// Fills the store of trades as well.
     pub fn with_trades(self, trades: Option<TradeStore>) -> Self {
         Self { trades, ..self }
+    }
+
+    /// Fills the store of tickers as well.
+    pub fn with_tickers(self, tickers: Option<TickerStore>) -> Self {
+        Self { tickers, ..self }
+    }
+
+    /// The tickers, if they are computed.
+    pub fn tickers(&self) -> Option<&TickerStore> {
+        self.tickers.as_ref()
     }
 
     /// The newest trades, if they are kept.
@@ -195,6 +209,7 @@ impl Folding<'_> {
                 self.has_lost = true;
                 drop(bars);
                 self.store.trades.iter().for_each(|trades| trades.lose(self.bars_ring.offset()));
+                self.store.tickers.iter().for_each(TickerStore::lose);
                 continue;
             }
             for entry in &self.batch.entries {
@@ -209,6 +224,7 @@ impl Folding<'_> {
             bars.share();
             drop(bars);
             self.store.trades.iter().for_each(|trades| trades.fold(&self.batch, self.bars_ring.offset()));
+            self.store.tickers.iter().for_each(|tickers| tickers.fold(&self.batch, now_ns()));
             self.count_lost();
         }
         let bytes = self.bars_ring.offset() - from;

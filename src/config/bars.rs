@@ -72,9 +72,10 @@ impl Config {
         match self.bars_bytes {
             0 => "0: no bars".to_owned(),
             bytes => format!(
-                "{}, and a ring of {}: {} bars of a second, {} of a minute, {} of an hour and {} of a day for each of 200 \
+                "{}, {} for computed tickers, and a ring of {}: {} bars of a second, {} of a minute, {} of an hour and {} of a day for each of 200 \
                  instruments; {} of a second for each of instruments_max",
                 mib(bytes),
+                mib(bytes / super::TICKERS_PART),
                 mib(BARS_RING_BYTES),
                 bars(200, 0),
                 bars(200, 1),

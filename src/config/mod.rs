@@ -76,6 +76,8 @@ fn invalid(setting: &'static str, problem: &str) -> ConfigError {
 /// The ring of trades and quotes for bars and newest trades: a fifth of a second at a million records a second. It is read
 /// every tenth of a second, and more often while many records come.
 pub const BARS_RING_BYTES: usize = 16 << 20;
+/// The part of `bars_bytes` that computed tickers may take besides: one in so many.
+pub const TICKERS_PART: usize = 8;
 
 /// The checked settings of a server.
 #[derive(Clone, Debug)]

@@ -11,7 +11,8 @@
 //! * A source, for one batch of at most [`BATCH_BYTES_MAX`]: some 9 ns a record and shard, so mostly microseconds.
 //! * A publisher's request that defines instruments, for [`PORTION_DEFINITIONS`] at a time: some 3 us each. Batches of
 //!   records come in between; other definitions wait until it is done, since what was checked has to hold.
-//! * The resync thread, twice a second to check for silent sources, and for each piece of a resynchronisation.
+//! * The resync thread, twice a second to check for silent sources, for each piece of a resynchronisation, and once a
+//!   second for computed tickers (`computed`).
 //! * Fairly: the thread that has waited longest is next, so a source that floods delays another one by one batch
 //!   for each source that floods, and not for as long as it floods.
 //! * Never a shard, and never an HTTP handler: they read rings, atomics and published lists.
@@ -34,6 +35,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{FairMutex, FairMutexGuard};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+mod computed;
 
 use super::room::{Room, Unread};
 use crate::bars::BarStore;
@@ -341,13 +344,17 @@ impl SequencerHandle {
         let _ = self.resyncs.send(ResyncRequest::Stop);
     }
 
-    /// Resynchronises shards and checks for silent and lost sources, until [`Self::stop_resyncs`].
+    /// Resynchronises shards, checks for silent and lost sources, and has computed tickers sequenced, until
+    /// [`Self::stop_resyncs`].
     pub fn serve_resyncs(&self, requests: &ResyncRequests, timeouts: SourceTimeouts) {
         let mut pending = false;
         let mut checked = Instant::now();
         loop {
             let request = requests.0.recv_timeout(if pending { RESYNC_INTERVAL } else { SOURCES_INTERVAL });
             fault::point("resync");
+            if checked.elapsed() >= SOURCES_INTERVAL {
+                self.sequence_tickers();
+            }
             let mut locked = self.lock();
             // By the clock, not by timeouts: a shard that is always behind must not delay the check.
             let is_due = checked.elapsed() >= SOURCES_INTERVAL;

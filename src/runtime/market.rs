@@ -17,7 +17,8 @@ use crate::archive::{self, Archive, ArchiveSettings, Database};
 use crate::auth::AuthFailures;
 use crate::bars::{self, BarStore, Bars};
 use crate::clock::{now_ns, wall_ns};
-use crate::config::{BARS_RING_BYTES, Config};
+use crate::config::{BARS_RING_BYTES, Config, TICKERS_PART};
+use crate::day_tickers::{DayTickers, TickerStore};
 use crate::heartbeat::Heartbeats;
 use crate::http::listener::{Listeners, SendLimits};
 use crate::http::{HttpShared, Listener, listener};
@@ -187,7 +188,10 @@ fn start_sequencer(
         }
         let trades =
             (config.trades_bytes > 0).then(|| TradeStore::new(RecentTrades::new(config.trades_bytes, began_ns)));
-        let store = Arc::new(BarStore::new(made, writer.gauge()).with_trades(trades));
+        // A delayed market replays those of the live one.
+        let has_tickers = config.bars_bytes > 0 && delay_ns == 0;
+        let tickers = has_tickers.then(|| TickerStore::new(DayTickers::new(config.bars_bytes / TICKERS_PART)));
+        let store = Arc::new(BarStore::new(made, writer.gauge()).with_trades(trades).with_tickers(tickers));
         sequencer = sequencer.with_bars_ring(writer);
         let bar_thread = bars::spawn(store.clone(), reader, lifecycle.clone(), config.other_cores.clone());
         threads.bars = Some(bar_thread.map_err(StartError::Thread)?);

@@ -17,6 +17,7 @@
 //!   changes an exponent is followed by the newest book, ticker and quote in the new exponents.
 //! * An instrument belongs to a feed or to an identity of publishers, and no other source feeds it ([`owners`]). Of an
 //!   owner's live sources those of the best priority feed it.
+//! * An instrument whose source sends no ticker may have computed ones ([`computed`]).
 //! * When the last live source of an instrument falls silent, ends or is lost, a Status record reports it to the
 //!   subscribers, and another one its return ([`sources`]).
 //! * Between two calls nothing is staged. So what is written to one ring alone, a resynchronisation, comes after all
@@ -32,6 +33,7 @@
 //! Cost: some 20 ns a record, and 9 ns a record and ring, which are the memory's (`benches/README.md`, `ring.rs`).
 
 mod bars_ring;
+mod computed;
 mod define;
 mod ended;
 mod gaps;
@@ -47,6 +49,7 @@ pub use self::sources::{SourceEnd, SourceStatus};
 pub use self::stats::{SequencerCounters, SequencerStats};
 
 use self::bars_ring::BarsRing;
+use self::computed::OwnTickers;
 use self::gaps::GapAllowances;
 use self::owners::OwnerTable;
 use self::skeletons::Skeletons;
@@ -96,6 +99,7 @@ pub struct Sequencer {
     owners: OwnerTable,
     skeletons: Skeletons,
     gaps: GapAllowances,
+    own_tickers: OwnTickers,
     position: Position,
     counters: SequencerCounters,
     scratch: Vec<u8>,
@@ -129,6 +133,7 @@ impl Sequencer {
             owners: OwnerTable::default(),
             skeletons: Skeletons::default(),
             gaps: GapAllowances::default(),
+            own_tickers: OwnTickers::default(),
             position: Position::ZERO,
             counters: SequencerCounters::default(),
             scratch: Vec::new(),
@@ -272,8 +277,10 @@ impl Sequencer {
         let numbered = RecordHeader { instrument: id, sequence, ts_recv: now_ns, flags: own_flags, ..*header };
         self.values.apply(&numbered, channel, bytes, ());
         self.write(bytes);
-        if let (Channel::Quote | Channel::Trade, Some(bars_ring)) = (channel, &mut self.bars_ring) {
-            bars_ring.push(bytes);
+        match (channel, &mut self.bars_ring) {
+            (Channel::Quote | Channel::Trade, Some(bars_ring)) => bars_ring.push(bytes),
+            (Channel::Ticker, _) => self.own_tickers.note(id),
+            _ => {}
         }
     }
 

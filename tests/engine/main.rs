@@ -1,6 +1,7 @@
 //! The parts of the server in the test's own process: rings, sequencer, shards, feeds and the I/O layer.
 
 mod clock;
+mod computed_tickers;
 mod definitions;
 mod feed_losses;
 mod fuzz_corpus;

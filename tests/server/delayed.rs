@@ -130,6 +130,27 @@ fn records_are_released_once_they_are_old_enough_and_carry_delayed() {
 }
 
 #[test]
+fn a_delayed_market_has_the_computed_tickers_of_the_live_one_and_computes_none() {
+    let markets = Markets::start("");
+    let mut publisher = Publisher::connect(&markets.live, PUBLISHER);
+    let ids = publisher.define(&["BTC-USD"]);
+    publisher.publish(&[trade(ids[0], 40)]);
+    let mut live = markets.live.subscriber(&["ticker"], &["BTC-USD"]);
+    let computed = live.record();
+    let mut client = Client::connect(markets.delayed, "/v1/stream", &[]);
+    client.reply();
+    client.send_text(r#"{"op":"subscribe","id":1,"channels":["ticker"],"symbols":["BTC-USD"]}"#);
+    client.reply();
+    let delayed = read_until(&mut client, RecordKind::Ticker as u8, |_| true).remove(0).0;
+    assert_eq!((delayed.header.sequence, delayed.header.ts_recv), (computed.header.sequence, computed.header.ts_recv));
+    assert_eq!(delayed.bytes[32..], computed.bytes[32..]);
+    let set = delayed.header.flags & (flags::COMPUTED | flags::DELAYED);
+    assert_eq!(set, flags::COMPUTED | flags::DELAYED, "{delayed:?}");
+    let metrics = markets.operator_get("/metrics?delay_s=2").text();
+    assert!(metrics.contains("\ntickcast_tickers_computed_total 0\n"), "it computes none");
+}
+
+#[test]
 fn nothing_that_a_delayed_market_answers_depends_on_the_present() {
     let markets = Markets::start("");
     let mut publisher = Publisher::connect(&markets.live, PUBLISHER);

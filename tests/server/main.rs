@@ -10,6 +10,7 @@ mod bad_http;
 mod bars;
 mod check;
 mod compression;
+mod computed_tickers;
 mod delayed;
 mod depths;
 mod descriptions;

@@ -145,6 +145,7 @@ fn record_flags(record: &Value) -> u8 {
         "conflated" => flags::CONFLATED,
         "delayed" => flags::DELAYED,
         "maybe_bad_book" => flags::MAYBE_BAD_BOOK,
+        "computed" => flags::COMPUTED,
         other => panic!("flag {other:?}: {record}"),
     });
     let last = if words(record).any(|word| word == "more") { 0 } else { flags::LAST };

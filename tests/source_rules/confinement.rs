@@ -39,6 +39,7 @@ const CONFINEMENTS: &[(&[&str], &[&str])] = &[
             "src/auth.rs",
             "src/bars/store.rs",
             "src/clock.rs",
+            "src/day_tickers/store.rs",
             "src/http/",
             "src/ingest/",
             "src/recent_trades/store.rs",

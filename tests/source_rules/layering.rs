@@ -27,10 +27,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("log", &["clock"]),
     ("ring", &["sync"]),
     ("wake", &["sync"]),
-    ("sequencer", &["last_value", "ring"]),
-    ("shard", &["identity", "io", "last_value", "ring", "stats"]),
     ("recent_trades", &["ring"]),
-    ("bars", &["affinity", "fault", "lifecycle", "recent_trades", "ring", "wake"]),
+    ("day_tickers", &["ring"]),
+    ("sequencer", &["day_tickers", "last_value", "ring"]),
+    ("shard", &["identity", "io", "last_value", "ring", "stats"]),
+    ("bars", &["affinity", "clock", "day_tickers", "fault", "lifecycle", "recent_trades", "ring", "wake"]),
     ("archive", &["affinity", "bars", "clock", "lifecycle"]),
     (
         "ingest",
@@ -117,6 +118,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "check",
             "clock",
             "config",
+            "day_tickers",
             "fault",
             "heartbeat",
             "http",
@@ -279,8 +281,14 @@ fn modules_name_lower_layers_only() {
 
 #[test]
 fn every_permission_of_a_layer_is_used() {
-    for (text, expected) in [("", 2), ("use crate::ring::Ring;", 1), ("use crate::{last_value, ring};", 0)] {
-        let planted = [("src/last_value.rs", ""), ("src/ring.rs", "use crate::sync::Arc;"), ("src/sync.rs", "")];
+    for (text, expected) in [("", 3), ("use crate::ring::Ring;", 2), ("use crate::{day_tickers, last_value, ring};", 0)]
+    {
+        let planted = [
+            ("src/last_value.rs", ""),
+            ("src/day_tickers.rs", "use crate::ring::Batch;"),
+            ("src/ring.rs", "use crate::sync::Arc;"),
+            ("src/sync.rs", ""),
+        ];
         assert_found(unused_permissions, &[&planted[..], &[("src/sequencer/mod.rs", text)]].concat(), expected);
     }
     assert_holds(unused_permissions);

@@ -181,8 +181,10 @@ fn flags_of(object: &Object<'_, '_>) -> Result<u8, Malformed> {
     if !json::has(object, "flags") {
         return Ok(set);
     }
-    const EXPECTED: Malformed =
-        Malformed::Type { key: "flags", expected: "a list of more, snapshot, conflated, delayed and maybe_bad_book" };
+    const EXPECTED: Malformed = Malformed::Type {
+        key: "flags",
+        expected: "a list of more, snapshot, conflated, delayed, maybe_bad_book and computed",
+    };
     for word in &json::list(object, "flags")? {
         match json::as_text(word).ok_or(EXPECTED)? {
             "more" => set &= !flags::LAST,
@@ -190,6 +192,7 @@ fn flags_of(object: &Object<'_, '_>) -> Result<u8, Malformed> {
             "snapshot" | "conflated" => {}
             "delayed" => set |= flags::DELAYED,
             "maybe_bad_book" => set |= flags::MAYBE_BAD_BOOK,
+            "computed" => set |= flags::COMPUTED,
             _ => return Err(EXPECTED),
         }
     }

@@ -314,6 +314,16 @@ fn of_bars_and_clock(state: &ServerState) -> Vec<Metric> {
             bars.and_then(|bars| bars.trades()).map_or(0, |trades| trades.bytes()),
             "Memory of the newest trades: trades_bytes",
         ),
+        level(
+            "tickers_bytes",
+            bars.and_then(|bars| bars.tickers()).map_or(0, |tickers| tickers.bytes()),
+            "Memory of what tickers are computed from: an eighth of bars_bytes",
+        ),
+        count(
+            "tickers_computed",
+            bars.and_then(|bars| bars.tickers()).map_or(0, |tickers| tickers.sequenced()),
+            "Tickers that were computed of instruments whose source sends none",
+        ),
         count("allocation_failures", memory::failures(), "Allocations that found no memory at first"),
         count("clock_pauses", clock::pauses().0, "Times the process did not run for more than a second"),
         count(

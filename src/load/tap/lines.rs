@@ -125,6 +125,7 @@ fn push_flags(set: u8, out: &mut String) {
         (flags::CONFLATED, "CONF"),
         (flags::DELAYED, "DELAYED"),
         (flags::MAYBE_BAD_BOOK, "BADBOOK"),
+        (flags::COMPUTED, "COMPUTED"),
     ];
     for (_, name) in names.iter().filter(|(flag, _)| set & flag != 0) {
         put(out, format_args!(" {name}"));

@@ -137,6 +137,7 @@ impl JsonRecord<'_> {
             "conflated" => flags::CONFLATED,
             "delayed" => flags::DELAYED,
             "maybe_bad_book" => flags::MAYBE_BAD_BOOK,
+            "computed" => flags::COMPUTED,
             _ => 0,
         });
         let mut header =

@@ -162,6 +162,7 @@ fn the_flags_of_the_page_are_those_of_the_code() {
         (flags::CONFLATED, "CONFLATED"),
         (flags::DELAYED, "DELAYED"),
         (flags::MAYBE_BAD_BOOK, "MAYBE_BAD_BOOK"),
+        (flags::COMPUTED, "COMPUTED"),
     ] {
         assert!(records.contains(&format!("`{flag:#04x}` {name}")), "{name}");
     }

@@ -79,11 +79,12 @@ fn type_name(kind: RecordKind) -> &'static str {
 }
 
 fn push_flags(set: u8, out: &mut String) {
-    const WORDS: [(u8, &str); 4] = [
+    const WORDS: [(u8, &str); 5] = [
         (flags::SNAPSHOT, "snapshot"),
         (flags::CONFLATED, "conflated"),
         (flags::DELAYED, "delayed"),
         (flags::MAYBE_BAD_BOOK, "maybe_bad_book"),
+        (flags::COMPUTED, "computed"),
     ];
     let more = (set & flags::LAST == 0).then_some("more");
     push_flag_words(

@@ -150,8 +150,9 @@ fn flags_are_words_and_left_out_if_empty() {
         (flags::LAST | flags::SNAPSHOT | flags::CONFLATED, r#","flags":["snapshot","conflated"]"#),
         (flags::LAST | flags::DELAYED, r#","flags":["delayed"]"#),
         (flags::LAST | flags::MAYBE_BAD_BOOK, r#","flags":["maybe_bad_book"]"#),
+        (flags::LAST | flags::COMPUTED, r#","flags":["computed"]"#),
         (0, r#","flags":["more"]"#),
-        (0x7f, r#","flags":["more","snapshot","conflated","delayed","maybe_bad_book"]"#),
+        (0x7f, r#","flags":["more","snapshot","conflated","delayed","maybe_bad_book","computed"]"#),
     ] {
         let text = json(&btc(), |out| quote.encode(&header(RecordKind::Quote, set), out));
         assert!(text.starts_with(&(opening("quote") + words + ",\"bid_px\"")), "{set:#04x}: {text}");

@@ -10,3 +10,5 @@ pub const CONFLATED: u8 = 0x10;
 pub const DELAYED: u8 = 0x08;
 /// The book missed an update and is being rebuilt.
 pub const MAYBE_BAD_BOOK: u8 = 0x04;
+/// Made by the server from other records of the instrument: a ticker whose source sends none.
+pub const COMPUTED: u8 = 0x02;
