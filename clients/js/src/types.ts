@@ -322,7 +322,7 @@ export interface Frame {
 export const CHANGED = { quote: 1, trade: 2, ticker: 4, book: 8, state: 32, instrument: 64 } as const;
 
 /** Bits of `flags` columns. */
-export const FLAGS = { last: 0x80, snapshot: 0x20, conflated: 0x10, delayed: 0x08, maybeBadBook: 0x04 } as const;
+export const FLAGS = { last: 0x80, snapshot: 0x20, conflated: 0x10, delayed: 0x08, maybeBadBook: 0x04, computed: 0x02 } as const;
 
 /** Values of `side` columns. */
 export const SIDE = { buy: 66, sell: 83, unknown: 78 } as const;

@@ -20,12 +20,13 @@ Channel: TypeAlias = Literal["quote", "trade", "ticker", "book", "raw"]
 CHANNELS: tuple[Channel, ...] = ("quote", "trade", "ticker", "book", "raw")
 
 # Flags of a record.
-LAST, SNAPSHOT, CONFLATED, DELAYED, MAYBE_BAD_BOOK = 0x80, 0x20, 0x10, 0x08, 0x04
+LAST, SNAPSHOT, CONFLATED, DELAYED, MAYBE_BAD_BOOK, COMPUTED = 0x80, 0x20, 0x10, 0x08, 0x04, 0x02
 _FLAG_WORDS = (
     (SNAPSHOT, "snapshot"),
     (CONFLATED, "conflated"),
     (DELAYED, "delayed"),
     (MAYBE_BAD_BOOK, "maybe_bad_book"),
+    (COMPUTED, "computed"),
 )
 
 # How `as_dict` writes prices and sizes: as mantissas, exact decimals, their text, or the nearest floats.
@@ -130,6 +131,11 @@ class Record:
     def is_conflated(self) -> bool:
         """It replaces earlier values by conflation."""
         return bool(self.flags & CONFLATED)
+
+    @property
+    def is_computed(self) -> bool:
+        """The server has made it of other records: a ticker whose source sends none."""
+        return bool(self.flags & COMPUTED)
 
     def decimal(self, field: str) -> Decimal | None:
         """A price or size of this record, exact; `None` if absent.
