@@ -1,8 +1,11 @@
 //! The thread that makes bars from the sequencer's bars ring, and the store in which the HTTP servers find them.
 //!
-//! The thread is not pinned, and no other thread waits for it: records that it is too slow for are missing from the
-//! bars, counted, and reported as a hole. While the ring is empty it sleeps, and the sequencer's next record wakes it.
-//! While records come it reads the ring every tenth of a second, so that the sequencer wakes it no more often.
+//! The thread is not pinned, and neither a source nor a shard waits for it: records that it is too slow for are missing
+//! from the bars, counted, and reported as a hole. While the ring is empty it sleeps, and the sequencer's next record
+//! wakes it. While records come it reads the ring every tenth of a second, so that the sequencer wakes it no more often.
+//!
+//! The newest trades and the sums of tickers have stores of their own, which it fills as well, one lock after the other.
+//! The resync thread waits for the lock of the latter, for one portion.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
