@@ -7,11 +7,6 @@ export function delayText(seconds: number): string {
   return seconds > 0 ? `Delayed by ${ageText(seconds)}` : "";
 }
 
-/** The page's title with the delay before the price, since tabs cut titles at the end. */
-export function titleText(title: string, seconds: number): string {
-  return seconds > 0 ? `Delayed ${shortText(seconds)} · ${title}` : title;
-}
-
 /** The name of the watchlist for screen readers. */
 export function gridText(seconds: number): string {
   return seconds > 0 ? `Prices, ${delayText(seconds).toLowerCase()}` : "Live prices";
@@ -24,7 +19,8 @@ export function liveText(word: string, seconds: number): string {
   return word === "LIVE" ? "DELAYED" : word === "live" ? "delayed" : word;
 }
 
-function shortText(seconds: number): string {
+/** `15 min`, for the title. */
+export function shortText(seconds: number): string {
   return seconds % 60 === 0 ? `${countText(seconds / 60)} min` : `${countText(seconds)} s`;
 }
 

@@ -134,6 +134,12 @@ export function instrumentsText(shown: number, known: number, away: number): str
   return away === 0 ? text : `${text}, ${countText(away)} not back since the restart`;
 }
 
+/** `3 ended, 1 not back`: the instruments that have no prices to watch. */
+export function foldText(ended: number, away: number): string {
+  const parts = [ended > 0 ? `${countText(ended)} ended` : "", away > 0 ? `${countText(away)} not back` : ""];
+  return parts.filter((part) => part !== "").join(", ");
+}
+
 /** Milliseconds, with one decimal below 10, and in seconds from 10 s. NaN is no value. */
 export function millisText(ms: number): string {
   if (!Number.isFinite(ms)) return NONE;

@@ -11,6 +11,7 @@
  * | `[data-panel=NAME]` | `watchlist`, `ident`, `chart`, `ladder`, `trades`, `status`, `banner`, `operator`, `about`, `login` |
  * | `[data-row=SYMBOL]` | a row of the watchlist in view, with `data-state` LIVE, STALE, |
  * | | RESYNCING, UNKNOWN, HALTED, ENDED |
+ * | `#watchlist-fold` | the row of those that have ended or are not back; its button has `aria-expanded` |
  * | in a row: `[data-field=…]` | `symbol`, `venue`, `last`, `change`, `bid`, `ask`, `spread`, `volume`, `state` |
  * | in a row: `[data-move]`, `[data-flash]` | on a price's cell: `up` or `down`, the last move; it has just moved |
  * | `[data-sort=COLUMN]` | the button in a column's header; its parent has `aria-sort` |

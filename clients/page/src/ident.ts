@@ -1,6 +1,5 @@
-/** The header of the chosen instrument: name, state, last price, change, figures of the day. Also the page's title. */
+/** The header of the chosen instrument: name, state, last price, change, figures of the day. */
 
-import { titleText } from "./delay.ts";
 import { field, mark, write } from "./dom.ts";
 import { NONE, compactText, percentText } from "./format.ts";
 import type { Market } from "./market.ts";
@@ -64,11 +63,11 @@ export class Ident {
     write(parts.volume, compactText(market.volume(row)));
   }
 
-  /** `BTC-USD 61,837.63`, for the title of the page; before it the delay, if there is one. */
-  get title(): string {
-    const [row, market] = [this.#row, this.#market];
-    const title = row < 0 ? "tickcast" : `${market.symbol(row)} ${market.lastText(row)} · tickcast`;
-    return titleText(title, market.client.connection.delayS);
+  /** `BTC-USD 61,837.63`, for the title of the page; without a price the symbol; empty where no instrument is shown. */
+  get priceText(): string {
+    if (this.#row < 0) return "";
+    const last = this.#market.lastText(this.#row);
+    return last === NONE ? this.#market.symbol(this.#row) : `${this.#market.symbol(this.#row)} ${last}`;
   }
 
   #showLast(): void {

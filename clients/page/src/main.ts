@@ -15,9 +15,11 @@ import { depthText, rightsText } from "./login-text.ts";
 import { Market } from "./market.ts";
 import { Navigation } from "./navigation.ts";
 import { Operator } from "./operator.ts";
+import { opening } from "./order.ts";
 import { RecentTrades } from "./recent-trades.ts";
 import { Status, recallConflation } from "./status.ts";
 import { initTheme } from "./theme.ts";
+import { titleText } from "./title.ts";
 import { Trades } from "./trades.ts";
 import { SECOND_MS, Watchlist } from "./watchlist.ts";
 
@@ -46,15 +48,23 @@ const navigation = new Navigation({
     operator.show(view === "operator");
     if (view === "markets") refresh();
   },
-  mayHave: (symbol) => !isSynced || client.instruments.row(symbol) >= 0,
-  // The instrument that is shown already, else a pinned one, else the first.
-  fallback: () => (chosen >= 0 ? chosenSymbol : (firstPin() ?? firstSymbol())),
+  mayShow: (symbol) => {
+    const row = client.instruments.row(symbol);
+    if (row < 0 || market.state(row) === "RESYNCING") return !isSynced;
+    return opening([market.candidate(row)], true) !== "";
+  },
+  // The instrument that is shown already, else the first of the watchlist with prices; pinned ones are the first.
+  fallback: () =>
+    chosen >= 0 ? chosenSymbol : opening(watchlist.order.map((row) => market.candidate(row)), isSynced),
 });
 
 const SHOWN_ELSEWHERE: readonly string[] = ["inexact", "denied", "limited", "delayed", "token", "origin"];
 /** The notice of an error after which the page continues. It is cleared when one of its symbols is defined. */
 const notice = field(document, "notice");
 let noticeSymbols: readonly string[] = [];
+
+/** The stream was live before. */
+let wasLive = false;
 
 /** The row that the panels at the right show; -1 for none. */
 let chosen = -1;
@@ -72,20 +82,20 @@ function choose(symbol: string): void {
   if (row < 0) ident.showUnknown(symbol);
   for (const shown of [chart, ladder, trades]) shown.choose(row);
   watchlist.chosen = row;
-  document.title = ident.title;
+  showTitle();
+}
+
+/** The title of the page: a tab that is not shown says by it whether its price is current. */
+function showTitle(): void {
+  const { phase, delayS } = client.connection;
+  const state = chosen < 0 ? "" : market.state(chosen);
+  const title = titleText({ price: ident.priceText, state, phase, wasLive, delayS });
+  if (document.title !== title) document.title = title;
 }
 
 function showNotice(message: string, symbols: readonly string[] = []): void {
   noticeSymbols = symbols;
   write(notice, message === "" ? "" : message.charAt(0).toUpperCase() + message.slice(1));
-}
-
-function firstSymbol(): string {
-  return watchlist.first < 0 ? "" : market.symbol(watchlist.first);
-}
-
-function firstPin(): string | undefined {
-  return [...watchlist.pins].find((symbol) => client.instruments.row(symbol) >= 0);
 }
 
 /** Shows who is logged in, and in words what is not shown to that user. */
@@ -108,7 +118,6 @@ function showDelay(): void {
   const { delayS } = client.connection;
   write(field(document, "delay"), delayText(delayS));
   attribute(part(document, "#watchlist-rows"), "aria-label", gridText(delayS));
-  document.title = ident.title;
 }
 
 function onFrame(frame: Frame): void {
@@ -163,9 +172,9 @@ client.on("instrument", ({ row, symbol }) => {
   // It may be the instrument that the address names.
   if (chosen < 0) navigation.settle();
 });
-client.on("state", ({ state }) => {
-  // Another number of instruments, or another group of rows.
-  if (state === "UNKNOWN") watchlist.renew();
+client.on("state", ({ row }) => {
+  watchlist.stateChanged(row);
+  if (row === chosen) showTitle();
 });
 client.on("released", ({ row }) => {
   watchlist.renew();
@@ -173,10 +182,10 @@ client.on("released", ({ row }) => {
   if (row === chosen) choose(chosenSymbol);
   if (navigation.showsMarkets) refresh();
 });
-let wasLive = false;
 client.on("connection", ({ phase, resumed }) => {
   showLogin();
   showDelay();
+  showTitle();
   status.showConnection();
   watchlist.renew();
   // Without a replay the live events have a gap.
@@ -256,5 +265,5 @@ setInterval(() => {
 setInterval(() => status.showFigures(), 500);
 setInterval(() => {
   watchlist.everySecond(performance.now());
-  document.title = ident.title;
+  showTitle();
 }, SECOND_MS);

@@ -8,13 +8,14 @@
 import { decimal, type Client, type InstrumentState, type QuoteField, type TickerField } from "tickcast";
 import { liveText } from "./delay.ts";
 import { Digits, NONE, priceText, spareOfTick, withDecimals } from "./format.ts";
+import { type Candidate, searchKey } from "./order.ts";
 import type { RecentTrade } from "./recent-trades.ts";
 
 export class Market {
   readonly client: Client;
   readonly #prices = new Digits();
   readonly #sizes = new Digits();
-  #keys: string[] = [];
+  #keys: (readonly string[])[] = [];
   /** By row: exponents, tick and lot size of the definition. */
   #units: string[] = [];
   /** By row: how often these have changed. */
@@ -49,9 +50,20 @@ export class Market {
     return liveText(this.state(row), this.client.connection.delayS);
   }
 
-  /** Symbol and venue in lower case, for the search. */
-  searchKey(row: number): string {
-    return (this.#keys[row] ??= `${this.symbol(row)} ${this.client.instruments.venue(row)}`.toLowerCase());
+  /** Symbol and venue as the search compares them. */
+  searchKeys(row: number): readonly string[] {
+    return (this.#keys[row] ??= [this.symbol(row), this.client.instruments.venue(row)].map(searchKey));
+  }
+
+  /** Whether there is a last price or a quote. */
+  hasValues(row: number): boolean {
+    const { bidPx, askPx } = this.client.quotes;
+    return [this.last(row), bidPx[row], askPx[row]].some((px) => px !== undefined && !Number.isNaN(px));
+  }
+
+  /** What is known of the instrument when the page chooses one by itself. */
+  candidate(row: number): Candidate {
+    return { symbol: this.symbol(row), state: this.state(row), hasValues: this.hasValues(row) };
   }
 
   /** The last price, a mantissa: the newer of the last trade and the ticker. */

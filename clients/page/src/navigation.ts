@@ -11,23 +11,23 @@ export interface NavigationHandlers {
   /** An instrument is to be shown; empty while none is known. */
   symbolChosen(symbol: string): void;
   viewChosen(view: View): void;
-  /** Whether the server has this symbol, or may have it because it has not sent all instruments yet. */
-  mayHave(symbol: string): boolean;
-  /** The symbol to show if neither the address nor the last visit names one; empty while none is known. */
+  /** Whether prices of this symbol are shown, or may be soon because the server has not sent all instruments yet. */
+  mayShow(symbol: string): boolean;
+  /** The symbol to show if neither the address nor the last visit names one; empty while none has prices. */
   fallback(): string;
 }
 
 /**
  * The symbol to show. One that the address names is shown also if the server does not have it. One of the last visit
- * must exist, because it may be of another server at the same address.
+ * must have prices: it may have ended since, or be of another server at the same address.
  */
 export function symbolOf(
   named: string,
   remembered: string,
-  { mayHave, fallback }: Pick<NavigationHandlers, "mayHave" | "fallback">,
+  { mayShow, fallback }: Pick<NavigationHandlers, "mayShow" | "fallback">,
 ): string {
   if (named !== "") return named;
-  return remembered !== "" && mayHave(remembered) ? remembered : fallback();
+  return remembered !== "" && mayShow(remembered) ? remembered : fallback();
 }
 
 export class Navigation {

@@ -1,4 +1,6 @@
-/** The order and the search of the watchlist. Pure: values are passed as arrays by row. */
+/** The order, the search and the first choice of the watchlist. Pure: values are passed as arrays by row. */
+
+import type { InstrumentState } from "tickcast";
 
 /** A column by which the watchlist can be sorted. */
 export type SortKey = "symbol" | "bid" | "ask" | "last" | "change" | "spread" | "volume" | "state";
@@ -49,7 +51,35 @@ export function sortRows(
   });
 }
 
-/** Whether a search key contains all words of the search. Both are in lower case. */
-export function matches(haystack: string, search: string): boolean {
-  return search.split(/\s+/).every((word) => haystack.includes(word));
+/**
+ * A name as the search compares it: in lower case, and without the signs that venues write differently in the same
+ * name, so that `btcusd` finds `BTC-USD`, `BTC/USD` and `btc_usd`.
+ */
+export function searchKey(name: string): string {
+  return name.toLowerCase().replace(/[-/_.:\s]/g, "");
+}
+
+/** Whether one of the keys contains each word of the search. */
+export function matches(keys: readonly string[], search: string): boolean {
+  const words = search.split(/\s+/).map(searchKey);
+  return words.every((word) => keys.some((key) => key.includes(word)));
+}
+
+/** What is known of an instrument when the page chooses one by itself. */
+export interface Candidate {
+  readonly symbol: string;
+  readonly state: InstrumentState;
+  /** It has a last price or a quote. */
+  readonly hasValues: boolean;
+}
+
+/**
+ * The instrument that the page shows when nothing names one: the first live one with values. Once the server has sent
+ * all, and none is live, it is the first with values that are not over: a market may be closed, or its feed silent.
+ */
+export function opening(candidates: readonly Candidate[], isSynced: boolean): string {
+  const valued = candidates.filter(({ hasValues }) => hasValues);
+  const live = valued.find(({ state }) => state === "LIVE");
+  const waiting = isSynced ? valued.find(({ state }) => state === "STALE" || state === "HALTED") : undefined;
+  return (live ?? waiting)?.symbol ?? "";
 }

@@ -14,6 +14,7 @@ import type { Market } from "./market.ts";
 import { type Sort, type SortKey, afterClick, matches, sortRows, symbolRanks } from "./order.ts";
 import { EVERY_MS, Sparks } from "./spark.ts";
 import { isFlag, isText, isTexts, recall, remember } from "./store.ts";
+import { FOLD, FoldRow, isOver } from "./watchlist-fold.ts";
 import { WatchlistRow } from "./watchlist-row.ts";
 
 /** Rows beyond the view, so that scrolling shows no empty rows. */
@@ -42,9 +43,17 @@ export class Watchlist {
   #search = "";
   #pins = new Set(recall("pins", [], isTexts));
   #pinnedOnly = recall("pinned-only", false, isFlag);
-  /** The client's rows in the shown order. */
+  /** The client's rows in the shown order, and {@link FOLD} for the row under which others are folded. */
   #order: number[] = [];
-  /** The number of instruments that the server has, and of those that it had before its restart and has not again. */
+  readonly #fold = new FoldRow();
+  #isFoldOpen = recall("ended", false, isFlag);
+  /** How many of the listed instruments have ended, or are not back. */
+  #folds = { ended: 0, away: 0 };
+  /** 1 for the rows that were over when the order was renewed. */
+  #over = new Uint8Array(0);
+  /** The numbers of listed instruments, folded ones as well; of those that the server has; and of those that it had
+   *  before its restart and has not again. */
+  #listed = 0;
   #known = 0;
   #away = 0;
   #ranks: Float64Array = new Float64Array(0);
@@ -84,11 +93,6 @@ export class Watchlist {
     this.#showSort();
   }
 
-  /** The pinned symbols. */
-  get pins(): ReadonlySet<string> {
-    return this.#pins;
-  }
-
   set search(text: string) {
     this.#search = text.trim().toLowerCase();
     this.#virtual.scrollToOffset(0);
@@ -99,7 +103,12 @@ export class Watchlist {
 
   /** The row that Enter in the search opens; -1 where nothing matches. */
   get first(): number {
-    return this.#order[0] ?? -1;
+    return this.#order.find((row) => row !== FOLD) ?? -1;
+  }
+
+  /** The rows in the shown order, pinned ones first. */
+  get order(): readonly number[] {
+    return this.#order.filter((row) => row !== FOLD);
   }
 
   /** The instrument that the other panels show. */
@@ -111,6 +120,11 @@ export class Watchlist {
   /** Rows were added, or the states of many have changed: the next frame renews the order. */
   renew(): void {
     this.#orderIsOld = true;
+  }
+
+  /** The state of an instrument has changed: the next frame renews the order if it is to be folded, or no more. */
+  stateChanged(row: number): void {
+    if (isOver(this.#market.state(row)) !== (this.#over[row] === 1)) this.#orderIsOld = true;
   }
 
   /** Marks the changed rows of a frame; {@link Watchlist.draw} draws them. */
@@ -158,15 +172,22 @@ export class Watchlist {
     if (this.#ranks.length !== market.rows) {
       this.#ranks = symbolRanks(Array.from({ length: market.rows }, (_, row) => market.symbol(row)));
     }
-    this.#order = [];
     this.#known = this.#away = 0;
+    this.#over = new Uint8Array(market.rows);
+    const [listed, over]: [number[], number[]] = [[], []];
     for (let row = 0; row < market.rows; row++) {
       if (market.isKnown(row) && market.state(row) === "UNKNOWN") this.#away += 1;
       else if (market.isKnown(row)) this.#known += 1;
-      if (this.#isListed(row)) this.#order.push(row);
+      this.#over[row] = Number(isOver(market.state(row)));
+      if (this.#isListed(row)) (this.#over[row] === 1 ? over : listed).push(row);
     }
+    this.#listed = listed.length + over.length;
+    const away = over.filter((row) => market.state(row) === "UNKNOWN").length;
+    this.#folds = { ended: over.length - away, away };
     const isPinned = (row: number): boolean => this.#pins.has(market.symbol(row));
-    sortRows(this.#order, this.#values(this.#sort.by), this.#sort.descending, this.#ranks, isPinned);
+    const values = this.#values(this.#sort.by);
+    for (const rows of [listed, over]) sortRows(rows, values, this.#sort.descending, this.#ranks, isPinned);
+    this.#order = this.#folded(listed, over);
     this.#virtual.setOptions({ ...this.#virtual.options, count: this.#order.length });
     this.#virtual._willUpdate();
     this.#rows.style.height = `${this.#order.length * this.#rowHeight}px`;
@@ -175,10 +196,24 @@ export class Watchlist {
     this.#showCount();
   }
 
+  /** The rows with those that are over under a row of their own. A search shows what it finds. */
+  #folded(listed: number[], over: number[]): number[] {
+    if (over.length === 0 || this.#search !== "") return [...listed, ...over];
+    return [...listed, FOLD, ...(this.#isFoldOpen ? over : [])];
+  }
+
+  #toggleFold(): void {
+    this.#isFoldOpen = !this.#isFoldOpen;
+    remember("ended", this.#isFoldOpen);
+    this.#active = FOLD;
+    this.#renew();
+    this.#flagAll();
+  }
+
   #isListed(row: number): boolean {
     if (!this.#market.isKnown(row)) return false;
     if (this.#pinnedOnly && !this.#pins.has(this.#market.symbol(row))) return false;
-    return this.#search === "" || matches(this.#market.searchKey(row), this.#search);
+    return this.#search === "" || matches(this.#market.searchKeys(row), this.#search);
   }
 
   /** The values of a column by row, comparable across instruments. */
@@ -204,6 +239,8 @@ export class Watchlist {
     const items = this.#virtual.getVirtualItems();
     const inView = new Map(items.map((item) => [this.#order[item.index] ?? -1, item.index]));
     inView.delete(-1);
+    this.#arrangeFold(inView.get(FOLD));
+    inView.delete(FOLD);
     for (const [row, shown] of this.#shown) {
       if (inView.has(row)) continue;
       this.#shown.delete(row);
@@ -212,8 +249,15 @@ export class Watchlist {
     for (const [row, index] of inView) (this.#shown.get(row) ?? this.#addRow(row, now)).setPosition(index, this.#rowHeight);
     for (const spare of this.#spare) spare.element.remove();
     this.#columns.apply();
-    this.#keepOrder([...inView.keys()]);
+    this.#keepOrder(items.map((item) => this.#order[item.index] ?? -1));
     this.#showActive();
+  }
+
+  /** Puts the row of the folded instruments at its position, or takes it out of the document. */
+  #arrangeFold(index: number | undefined): void {
+    if (index === undefined) return this.#fold.element.remove();
+    this.#fold.show(this.#folds.ended, this.#folds.away, this.#isFoldOpen);
+    this.#fold.setPosition(index, this.#rowHeight);
   }
 
   #addRow(row: number, now: number): WatchlistRow {
@@ -231,7 +275,7 @@ export class Watchlist {
   #keepOrder(rows: number[]): void {
     let next = this.#rows.firstElementChild;
     for (const row of rows) {
-      const element = this.#shown.get(row)?.element;
+      const element = row === FOLD ? this.#fold.element : this.#shown.get(row)?.element;
       if (element === undefined) continue;
       if (element === next) next = next.nextElementSibling;
       else this.#rows.insertBefore(element, next);
@@ -255,20 +299,22 @@ export class Watchlist {
 
   #flagAll(): void {
     for (const shown of this.#shown.values()) this.#flag(shown);
+    this.#fold.flag(this.#active === FOLD);
     this.#showActive();
   }
 
   /** Sets the active row for screen readers, if it is in the document. */
   #showActive(): void {
-    const active = this.#shown.get(this.#active);
-    if (active === undefined) this.#grid.removeAttribute("aria-activedescendant");
-    else attribute(this.#grid, "aria-activedescendant", active.element.id);
+    const active = this.#active === FOLD ? this.#fold.element : this.#shown.get(this.#active)?.element;
+    if (active?.isConnected !== true) this.#grid.removeAttribute("aria-activedescendant");
+    else attribute(this.#grid, "aria-activedescendant", active.id);
   }
 
   #listen(scroller: HTMLElement): void {
     scroller.addEventListener("pointermove", () => (this.#heldUntil = performance.now() + HOLD_MS), { passive: true });
     this.#rows.addEventListener("click", (event) => {
       const target = event.target as Element;
+      if (target.closest("#watchlist-fold") !== null) return this.#toggleFold();
       const id = target.closest(".row")?.id ?? "";
       const row = Number(id.replace("instrument-", ""));
       if (id === "") return;
@@ -293,6 +339,7 @@ export class Watchlist {
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
     const step = steps[event.key as keyof typeof steps];
     if (step !== undefined) this.move(step);
+    else if ((event.key === "Enter" || event.key === " ") && this.#active === FOLD) this.#toggleFold();
     else if (event.key === "Enter" && this.#active >= 0) this.#open(this.#active);
     else if (event.key.toLowerCase() === "p" && this.#active >= 0) this.#togglePin(this.#active);
     else return;
@@ -340,7 +387,7 @@ export class Watchlist {
   }
 
   #showCount(): void {
-    write(field(this.#root, "count"), instrumentsText(this.#order.length, this.#known, this.#away));
+    write(field(this.#root, "count"), instrumentsText(this.#listed, this.#known, this.#away));
     const pinned = this.#pins.size > 0 ? `${countText(this.#pins.size)} pinned` : "";
     write(field(this.#root, "order"), pinned);
     this.#showEmpty();
@@ -356,7 +403,7 @@ export class Watchlist {
   /** Shows the reason if there are no rows. */
   #showEmpty(): void {
     const empty = field(this.#root, "empty");
-    empty.hidden = this.#order.length > 0;
+    empty.hidden = this.#listed > 0;
     const { phase } = this.#market.client.connection;
     const rows = this.#known + this.#away;
     const [title, hint] =

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { delayText, gridText, liveText, titleText } from "../src/delay.ts";
+import { delayText, gridText, liveText } from "../src/delay.ts";
+import { titleText } from "../src/title.ts";
 
 test.each([
   [0, "", "A 1 · tickcast"],
@@ -10,7 +11,8 @@ test.each([
   [900, "Delayed by 15 minutes", "Delayed 15 min · A 1 · tickcast"],
   [604_800, "Delayed by 10,080 minutes", "Delayed 10,080 min · A 1 · tickcast"],
 ])("%d seconds", (seconds, label, title) => {
-  expect([delayText(seconds), titleText("A 1 · tickcast", seconds)]).toEqual([label, title]);
+  const shown = { price: "A 1", state: "LIVE", phase: "live", wasLive: true } as const;
+  expect([delayText(seconds), titleText({ ...shown, delayS: seconds })]).toEqual([label, title]);
 });
 
 test("an instrument that is not there since the restart says so", () => {

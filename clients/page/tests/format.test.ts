@@ -6,6 +6,7 @@ import {
   bytesText,
   compactText,
   floatText,
+  foldText,
   millisText,
   percentText,
   priceText,
@@ -119,4 +120,8 @@ test("instruments that are not back after a restart are not counted as the serve
   ]);
   expect(instrumentsText(200, 199, 1)).toBe("199 instruments, 1 not back since the restart");
   expect(instrumentsText(3, 0, 1200)).toBe("3 of 0 instruments, 1,200 not back since the restart");
+});
+
+test("the fold counts what has ended apart from what is not back", () => {
+  expect([foldText(1200, 0), foldText(0, 2), foldText(3, 1)]).toEqual(["1,200 ended", "2 not back", "3 ended, 1 not back"]);
 });

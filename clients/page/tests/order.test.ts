@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { afterClick, matches, sortRows, symbolRanks } from "../src/order.ts";
+import { type Candidate, afterClick, matches, opening, searchKey, sortRows, symbolRanks } from "../src/order.ts";
 
 const none = (): boolean => false;
 
@@ -38,6 +38,44 @@ test("a click reverses the sorted column, and sorts another by largest first", (
 });
 
 test("all words of a search must match", () => {
-  expect(matches("btc-usd sim-coinbase", "btc coin")).toBe(true);
-  expect(matches("btc-usd sim-coinbase", "btc nasdaq")).toBe(false);
+  const keys = ["BTC-USD", "SIM-COINBASE"].map(searchKey);
+  expect(matches(keys, "btc coin")).toBe(true);
+  expect(matches(keys, "btc nasdaq")).toBe(false);
+  // A word is of the symbol or of the venue, never of the end of one and the start of the other.
+  expect(matches(keys, "usdsim")).toBe(false);
+});
+
+test("a search ignores case and the signs between the parts of a name", () => {
+  for (const name of ["BTC-USD", "BTC/USD", "btc_usd", "BTC.USD", "BTC:USD", "BTC USD", "BTCUSD"]) {
+    const keys = [searchKey(name)];
+    for (const search of ["btcusd", "BTC-USD", "btc/usd", "Btc_Usd", "btc usd", "c.u", "usd", "-"]) {
+      expect([name, search, matches(keys, search)]).toEqual([name, search, true]);
+    }
+    expect(matches(keys, "btceur")).toBe(false);
+  }
+});
+
+const candidate = (symbol: string, state: Candidate["state"], hasValues = true): Candidate => ({
+  symbol,
+  state,
+  hasValues,
+});
+
+test("the page opens the first live instrument with values", () => {
+  const rows = [
+    candidate("ENDED", "ENDED"),
+    candidate("AWAY", "UNKNOWN"),
+    candidate("EMPTY", "LIVE", false),
+    candidate("OLD", "STALE"),
+    candidate("GOOD", "LIVE"),
+    candidate("NEXT", "LIVE"),
+  ];
+  for (const isSynced of [false, true]) expect(opening(rows, isSynced)).toBe("GOOD");
+});
+
+test("without a live instrument the page waits, and then opens one whose market is closed or silent", () => {
+  const rows = [candidate("ENDED", "ENDED"), candidate("AWAY", "UNKNOWN"), candidate("EMPTY", "STALE", false)];
+  expect(opening(rows, true)).toBe("");
+  rows.push(candidate("CLOSED", "HALTED"));
+  expect([opening(rows, false), opening(rows, true)]).toEqual(["", "CLOSED"]);
 });

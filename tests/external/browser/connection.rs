@@ -58,6 +58,8 @@ fn restart_makes_prices_stale_resyncing_then_live() {
     let server = at(address, PUBLISHED);
     // The new server has no instruments yet.
     page.until_live();
+    page.until("probe.text('#watchlist-fold') === '2 not back'");
+    page.click("#watchlist-fold button");
     page.until("probe.field('AAA-USD', 'state') === 'NOT BACK'");
     page.until(
         "probe.text('[data-panel=watchlist] [data-field=count]') === '0 instruments, 2 not back since the restart'",
@@ -78,7 +80,8 @@ fn restart_makes_prices_stale_resyncing_then_live() {
     assert!(connection.contains(&"reconnecting"), "{connection:?}");
     page.until("probe.text('[data-panel=watchlist] [data-field=count]') === '3 instruments'");
     // A frame shows the last of its states: the snapshot may be complete before the first frame.
-    let states = page.get("probe.watched.row.filter((state) => state !== 'RESYNCING')");
+    // While it is folded away, the row is not in the document.
+    let states = page.get("probe.watched.row.filter((state) => state !== null && state !== 'RESYNCING')");
     assert_eq!(states, json!(["LIVE", "STALE", "UNKNOWN", "LIVE"]));
     client_page.until("client.state('AAA-USD') === 'LIVE'");
     client_page.until("states.at(-1) === 'LIVE'");

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tickcast_protocol::packet::PacketHeader;
-use tickcast_protocol::record::{Level, Quote, RecordHeader, RecordKind, Ticker, Trade, encode_book};
-use tickcast_protocol::{BookAction, BookSide, Side};
+use tickcast_protocol::record::{Level, Quote, RecordHeader, RecordKind, Ticker, Trade, encode_book, encode_status};
+use tickcast_protocol::{BookAction, BookSide, FeedState, Side};
 use tungstenite::Message;
 
 use tickcast_test_support::client::Client;
@@ -75,6 +75,13 @@ impl Publisher {
         let bid = Level { px, sz, side: BookSide::Bid };
         let ask = Level { px: ask_px, sz, side: BookSide::Ask };
         self.levels(nth, BookAction::Snapshot, &[bid, ask])
+    }
+
+    /// The state of an instrument's data.
+    pub fn status(&mut self, nth: usize, state: FeedState) -> &mut Self {
+        let header = self.header(nth, RecordKind::Status);
+        encode_status(&header, state, &mut self.records);
+        self
     }
 
     /// 24 h statistics with an open of 100.00.

@@ -18,3 +18,4 @@ mod operator;
 mod prices;
 mod proxy;
 mod secured;
+mod watchlist;
