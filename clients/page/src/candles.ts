@@ -56,6 +56,8 @@ export function barStart(unixS: number, intervalS: number): number {
 
 /** Bars to keep; a quarter more of them is dropped at once. */
 const BARS_MAX = 6000;
+/** The most bars with older ones, which a user has scrolled to: they are then kept. */
+const LOADED_MAX = 30_000;
 
 export class Candles {
   readonly intervalS: number;
@@ -63,6 +65,8 @@ export class Candles {
   bars: Bar[] = [];
   /** Bars that start earlier have their complete volume from history. */
   #completeBefore = -Infinity;
+  /** Bars to keep. */
+  #kept = BARS_MAX;
 
   constructor(intervalS: number) {
     this.intervalS = intervalS;
@@ -70,6 +74,20 @@ export class Candles {
 
   get newest(): Bar | undefined {
     return this.bars.at(-1);
+  }
+
+  /** Whether no older bars can be added. */
+  get isFull(): boolean {
+    return this.bars.length >= LOADED_MAX;
+  }
+
+  /** Adds older bars of the server, and returns how many they were. They are complete. */
+  prepend(older: readonly Bar[]): number {
+    const first = this.bars[0]?.time ?? Infinity;
+    const added = older.filter(({ time }) => time < first);
+    this.bars = [...added, ...this.bars];
+    this.#kept = Math.max(this.#kept, this.bars.length);
+    return added.length;
   }
 
   /** Adds a live trade; returns its bar, which may be older than the newest. */
@@ -102,7 +120,7 @@ export class Candles {
       if (bar !== undefined && bar.time === joint && joint < newest) both.volume = bar.volume;
       known.set(live.time, both);
     }
-    this.bars = [...known.values()].sort((a, b) => a.time - b.time).slice(-BARS_MAX);
+    this.bars = [...known.values()].sort((a, b) => a.time - b.time).slice(-this.#kept);
     this.#completeBefore = newest;
   }
 
@@ -121,7 +139,7 @@ export class Candles {
     if (newest === undefined || time > newest.time) {
       const bar = emptyBar(time);
       this.bars.push(bar);
-      if (this.bars.length > BARS_MAX + BARS_MAX / 4) this.bars = this.bars.slice(-BARS_MAX);
+      if (this.bars.length > 1.25 * this.#kept) this.bars = this.bars.slice(-this.#kept);
       return bar;
     }
     return this.#earlier(time);

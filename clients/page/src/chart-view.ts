@@ -5,8 +5,8 @@ import {
   ColorType,
   CrosshairMode,
   HistogramSeries,
-  TickMarkType,
   createChart,
+  type AutoscaleInfo,
   type BarData,
   type DeepPartial,
   LineStyle,
@@ -19,18 +19,35 @@ import {
 } from "lightweight-charts";
 import { type BandData, type BandOptions, BandView } from "./band.ts";
 import { type Bar, drawnAs, rangeAfterDrop, wholeDigits } from "./candles.ts";
+import { titled } from "./chart-files.ts";
+import { BeyondMarks, ChartScale } from "./chart-scale.ts";
+import { ChartTimes } from "./chart-times.ts";
 import { colour, faded, write } from "./dom.ts";
-import { clockText, floatText, priceText, volumeText } from "./format.ts";
+import { floatText, priceText, volumeText } from "./format.ts";
+import type { Zone } from "./zones.ts";
 
 /** Bars in view when a chart is opened. */
 const OPENING_BARS = 110;
 /** Empty space right of the newest bar, in bars. */
 const RIGHT_BARS = 3;
+/** Older bars are requested when fewer than these are left of the view. */
+const SPARE_BARS = 40;
+
+export interface ChartViewHandlers {
+  /** The view is near the oldest bar. */
+  nearOldest(): void;
+  /** So many bars in view leave the scale; every price is shown. */
+  scaled(beyond: number, showsAll: boolean): void;
+}
 
 export class ChartView {
   /** A text before the legend. */
   note = "";
+  readonly times = new ChartTimes();
   readonly #legend: HTMLElement;
+  readonly #handlers: ChartViewHandlers;
+  readonly #scale: ChartScale;
+  readonly #marks: BeyondMarks;
   readonly #chart: IChartApi;
   readonly #candles: ISeriesApi<"Candlestick">;
   readonly #last: IPriceLine;
@@ -51,9 +68,16 @@ export class ChartView {
   #upFaded = "";
   #downFaded = "";
 
-  constructor(container: HTMLElement, legend: HTMLElement, toNow: HTMLElement) {
+  constructor(container: HTMLElement, legend: HTMLElement, toNow: HTMLElement, handlers: ChartViewHandlers) {
     this.#legend = legend;
+    this.#handlers = handlers;
     this.#chart = createChart(container, OPTIONS);
+    this.#chart.applyOptions({
+      timeScale: { tickMarkFormatter: this.times.tickMark },
+      localization: { timeFormatter: this.times.crosshair },
+    });
+    const scaled = (beyond: number): void => handlers.scaled(beyond, this.#scale.showsAll);
+    this.#scale = new ChartScale(() => this.barsInView, scaled);
     // The band is drawn first, under the candles.
     this.#band = this.#chart.addCustomSeries<BandData, BandOptions>(new BandView(), {
       priceLineVisible: false,
@@ -70,24 +94,55 @@ export class ChartView {
     // Not the library's price line: it has the colour of the candle's body, and rising candles are hollow.
     this.#last = this.#candles.createPriceLine({ price: 0, lineVisible: false, axisLabelVisible: false, title: "" });
     this.#candles.priceScale().applyOptions({ scaleMargins: { top: 0.08, bottom: 0.2 } });
+    const autoscaleInfoProvider = (original: () => AutoscaleInfo | null): AutoscaleInfo | null =>
+      this.#scale.info(original(), this.#unit);
+    for (const series of [this.#candles, this.#band]) series.applyOptions({ autoscaleInfoProvider });
+    this.#marks = new BeyondMarks(this.#chart, this.#scale, (unixS) => this.times.drawn(unixS));
+    this.#candles.attachPrimitive(this.#marks);
     this.restyle();
     const timeScale = this.#chart.timeScale();
     toNow.addEventListener("click", () => timeScale.scrollToPosition(RIGHT_BARS, false));
-    timeScale.subscribeVisibleLogicalRangeChange(() => (toNow.hidden = timeScale.scrollPosition() > -2));
+    timeScale.subscribeVisibleLogicalRangeChange((range) => {
+      toNow.hidden = timeScale.scrollPosition() > -2;
+      if (range !== null && range.from < SPARE_BARS && this.#bars.size > 0 && this.#isOpened) handlers.nearOldest();
+    });
+    this.#chart.subscribeDblClick(() => this.showAll(!this.#scale.showsAll));
     this.#chart.subscribeCrosshairMove(({ time }) => {
-      this.#hovered = typeof time === "number" ? time : -1;
+      this.#hovered = time === undefined ? -1 : this.times.real(time);
       this.#showLegend();
     });
+    container.addEventListener("keydown", (event) => this.#onKey(event));
     new ResizeObserver(([entry]) => {
       const { width, height } = entry?.contentRect ?? { width: 0, height: 0 };
       if (width > 0 && height > 0) this.#chart.resize(Math.floor(width), Math.floor(height));
     }).observe(container);
   }
 
+  /** Moves and zooms the view by keys. */
+  #onKey(event: KeyboardEvent): void {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const timeScale = this.#chart.timeScale();
+    const range = timeScale.getVisibleLogicalRange();
+    if (range === null) return;
+    const width = range.to - range.from;
+    const steps = { ArrowLeft: -width / 10, ArrowRight: width / 10, PageUp: -width, PageDown: width };
+    const step = { ...steps, Home: -range.from }[event.key];
+    const zoom = { "+": 0.8, "=": 0.8, "-": 1.25 }[event.key];
+    if (step !== undefined) timeScale.setVisibleLogicalRange({ from: range.from + step, to: range.to + step });
+    else if (zoom !== undefined) timeScale.setVisibleLogicalRange({ from: range.to - width * zoom, to: range.to });
+    else if (event.key === "End") timeScale.scrollToPosition(RIGHT_BARS, false);
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
   /** Empties the chart for another instrument or interval. */
   restart(intervalS: number, decimals: number): void {
     this.note = "";
-    this.#chart.applyOptions({ timeScale: { secondsVisible: intervalS < 60 } });
+    this.times.intervalS = intervalS;
+    this.#chart.applyOptions({ timeScale: { secondsVisible: intervalS < 60, timeVisible: intervalS < 86_400 } });
+    this.#scale.showsAll = false;
+    this.#handlers.scaled(0, false);
     this.#candles.priceScale().applyOptions({ autoScale: true });
     this.setBars([], decimals);
     this.#isOpened = false;
@@ -106,9 +161,10 @@ export class ChartView {
     this.#setDecimals(decimals);
     this.#bars = new Map(bars.map((bar) => [bar.time, bar]));
     this.#newest = bars.at(-1)?.time ?? -1;
-    this.#band.setData(bars.map((bar) => bandOf(bar, this.#unit)));
+    this.times.align(bars.at(-1)?.time);
+    this.#band.setData(bars.map((bar) => this.#bandOf(bar)));
     this.#volume.setData(bars.map((bar) => this.#volumeOf(bar)));
-    this.#candles.setData(bars.map((bar) => candleOf(bar, this.#unit)));
+    this.#candles.setData(bars.map((bar) => this.#candleOf(bar)));
     if (!this.#isOpened) this.#showOpening(bars.length);
     else if (isAtNow) timeScale.scrollToPosition(RIGHT_BARS, false);
     this.#isOpened = true;
@@ -123,9 +179,9 @@ export class ChartView {
     if (isLarge || (past && !this.#bars.has(bar.time))) return this.#insert(bar);
     this.#bars.set(bar.time, bar);
     this.#newest = Math.max(this.#newest, bar.time);
-    this.#band.update(bandOf(bar, this.#unit), past);
+    this.#band.update(this.#bandOf(bar), past);
     this.#volume.update(this.#volumeOf(bar), past);
-    this.#candles.update(candleOf(bar, this.#unit), past);
+    this.#candles.update(this.#candleOf(bar), past);
     if (!this.#isOpened && this.#bars.size === 2) this.#showOpening(2);
     if (!past && !Number.isNaN(bar.close)) this.#showLast(bar);
     if (this.#hovered < 0 || this.#hovered === bar.time) this.#showLegend();
@@ -143,7 +199,35 @@ export class ChartView {
   }
 
   showBand(visible: boolean): void {
+    this.#scale.hasBand = visible;
     this.#band.applyOptions({ visible });
+  }
+
+  /** Shows every price, or leaves outliers outside of the scale. */
+  showAll(all: boolean): void {
+    this.#scale.showsAll = all;
+    // Also after the user has moved the scale.
+    this.#candles.priceScale().applyOptions({ autoScale: true });
+    this.#handlers.scaled(this.#scale.beyond.length, all);
+  }
+
+  get showsAll(): boolean {
+    return this.#scale.showsAll;
+  }
+
+  /** The chart as it is drawn, under a line of text. */
+  picture(title: string): HTMLCanvasElement {
+    return titled(this.#chart.takeScreenshot(true), title, colour("panel"), colour("text"));
+  }
+
+  /** Shows the times in another zone. */
+  setZone(zone: Zone): void {
+    this.times.zone = zone;
+    const range = this.#chart.timeScale().getVisibleLogicalRange();
+    const isOpened = this.#isOpened;
+    this.setBars([...this.#bars.values()], this.#decimals);
+    this.#isOpened = isOpened;
+    if (range !== null && isOpened) this.#chart.timeScale().setVisibleLogicalRange(range);
   }
 
   /** Reads the colours of the theme. Rising candles are hollow and falling ones filled, in any colour. */
@@ -170,6 +254,7 @@ export class ChartView {
       wickUpColor: up,
       wickDownColor: down,
     });
+    this.#marks.color = colour("warn");
     this.#band.applyOptions({
       bidColor: faded(up, 0.55),
       askColor: faded(down, 0.55),
@@ -225,8 +310,27 @@ export class ChartView {
     this.#chart.timeScale().setVisibleLogicalRange({ from: bars - shown, to: bars + RIGHT_BARS });
   }
 
+  /** The bars in view. */
+  get barsInView(): readonly Bar[] {
+    const range = this.#chart.timeScale().getVisibleLogicalRange();
+    if (range === null) return [];
+    return [...this.#bars.values()].slice(Math.max(0, Math.floor(range.from)), Math.max(0, Math.ceil(range.to) + 1));
+  }
+
+  #candleOf(bar: Bar): BarData<UTCTimestamp> {
+    const [time, unit] = [this.times.drawn(bar.time), this.#unit];
+    const [open, high, low, close] = [bar.open * unit, bar.high * unit, bar.low * unit, bar.close * unit];
+    // A bar without a trade is only a point of the time axis.
+    return (Number.isNaN(open) ? { time } : { time, open, high, low, close }) as BarData<UTCTimestamp>;
+  }
+
+  #bandOf(bar: Bar): BandData | WhitespaceData<Time> {
+    const time = this.times.drawn(bar.time);
+    return Number.isNaN(bar.bid + bar.ask) ? { time } : { time, bid: bar.bid * this.#unit, ask: bar.ask * this.#unit };
+  }
+
   #volumeOf(bar: Bar): { time: UTCTimestamp; value?: number; color?: string } {
-    const time = bar.time as UTCTimestamp;
+    const time = this.times.drawn(bar.time);
     if (bar.volume === 0) return { time };
     return { time, value: bar.volume, color: bar.close < bar.open ? this.#downFaded : this.#upFaded };
   }
@@ -245,36 +349,11 @@ export class ChartView {
   }
 }
 
-function candleOf(bar: Bar, unit: number): BarData<UTCTimestamp> {
-  const time = bar.time as UTCTimestamp;
-  const [open, high, low, close] = [bar.open * unit, bar.high * unit, bar.low * unit, bar.close * unit];
-  // A bar without a trade is only a point of the time axis.
-  return (Number.isNaN(open) ? { time } : { time, open, high, low, close }) as BarData<UTCTimestamp>;
-}
-
-function bandOf(bar: Bar, unit: number): BandData | WhitespaceData<Time> {
-  const time = bar.time as UTCTimestamp;
-  return Number.isNaN(bar.bid + bar.ask) ? { time } : { time, bid: bar.bid * unit, ask: bar.ask * unit };
-}
-
 const OPTIONS = {
   autoSize: false,
   // The library's logo adds a style element, which the page's policy refuses; the page has the required link itself.
   layout: { attributionLogo: false, fontFamily: "system-ui, sans-serif", fontSize: 11 },
   crosshair: { mode: CrosshairMode.Normal },
   rightPriceScale: { minimumWidth: 72 },
-  timeScale: { timeVisible: true, rightOffset: RIGHT_BARS, minBarSpacing: 1, tickMarkFormatter: tickMark },
-  localization: { timeFormatter: (time: Time) => dayText(time) + clockText(Number(time) * 1000) },
+  timeScale: { timeVisible: true, rightOffset: RIGHT_BARS, minBarSpacing: 1 },
 };
-
-/** Texts of the time axis, in local time. */
-function tickMark(time: Time, type: TickMarkType): string {
-  const at = new Date(Number(time) * 1000);
-  if (type === TickMarkType.TimeWithSeconds) return clockText(at.getTime());
-  if (type === TickMarkType.Time) return clockText(at.getTime()).slice(0, 5);
-  return dayText(time);
-}
-
-function dayText(time: Time): string {
-  return `${new Date(Number(time) * 1000).toLocaleDateString("en", { day: "numeric", month: "short" })} `;
-}

@@ -9,22 +9,30 @@
 import type { Frame } from "tickcast";
 import { CHANGED } from "tickcast";
 import { type Bar, type BarsAnswer, Candles, barsOf } from "./candles.ts";
+import { barsCsv } from "./chart-files.ts";
 import { ChartView } from "./chart-view.ts";
-import { field, mark, part, radioGroup, write } from "./dom.ts";
+import { attribute, field, mark, part, radioGroup, write } from "./dom.ts";
+import { fileName } from "./csv.ts";
+import { savePicture, saveText } from "./files.ts";
+import { beyondText, intervalText } from "./format.ts";
 import type { Market } from "./market.ts";
+import { Menu } from "./menu.ts";
+import { OlderBars } from "./older-bars.ts";
 import { isFlag, isNumber, recall, remember } from "./store.ts";
+import type { Zone } from "./zones.ts";
 
 /** The interval at which {@link Chart.draw} is to be called. */
 export const DRAW_EVERY_MS = 100;
 const HISTORY_BARS = 1000;
 /** Delays of further requests where the server answers 404 for an instrument that it has just defined. */
 const RETRIES_MS: readonly number[] = [500, 1000, 2000, 4000];
-export const INTERVALS_S: readonly number[] = [1, 5, 60, 300];
+export const INTERVALS_S: readonly number[] = [1, 5, 60, 300, 900, 3600, 86_400];
 
 export class Chart {
   readonly #root: HTMLElement;
   readonly #market: Market;
   readonly #view: ChartView;
+  readonly #older: OlderBars;
   readonly #checkInterval: (value: string) => void;
   #intervalS = recall("interval", 5, isInterval);
   #band = recall("band", true, isFlag);
@@ -43,7 +51,11 @@ export class Chart {
   constructor(root: HTMLElement, market: Market) {
     this.#root = root;
     this.#market = market;
-    this.#view = new ChartView(field(root, "canvas"), field(root, "legend"), part(root, "[data-action=to-now]"));
+    this.#older = new OlderBars(market);
+    this.#view = new ChartView(field(root, "canvas"), field(root, "legend"), part(root, "[data-action=to-now]"), {
+      nearOldest: () => this.#loadOlder(),
+      scaled: (beyond, showsAll) => this.#showScale(beyond, showsAll),
+    });
     this.#checkInterval = radioGroup(field(root, "interval"), "interval", (value) => this.setInterval(Number(value)));
     this.#checkInterval(String(this.#intervalS));
     const band = part(root, "[data-action=band]");
@@ -57,6 +69,23 @@ export class Chart {
       showBand();
     });
     showBand();
+    for (const name of ["beyond", "show-all"]) {
+      part(root, `[data-action=${name}]`).addEventListener("click", () => this.toggleAll());
+    }
+    part(root, "[data-action=bars-csv]").addEventListener("click", () => this.#saveBars());
+    part(root, "[data-action=picture]").addEventListener("click", () => this.#savePicture());
+    new Menu(part(root, ".menu"));
+  }
+
+  /** Shows every price, or leaves outliers outside of the scale. */
+  toggleAll(): void {
+    this.#view.showAll(!this.#view.showsAll);
+  }
+
+  /** The times are shown in another zone. */
+  set zone(zone: Zone) {
+    this.#view.setZone(zone);
+    this.#showZone();
   }
 
   choose(row: number): void {
@@ -149,6 +178,7 @@ export class Chart {
     this.#candles = new Candles(this.#intervalS);
     this.#changed.clear();
     this.#joint = NaN;
+    this.#older.reset();
     this.#view.setSizeDecimals(this.#sizeDecimals);
     this.#view.restart(this.#intervalS, this.#row < 0 ? 2 : this.#market.decimals(this.#row));
     // The present quote is the first live one: otherwise an instrument without changes would have no band.
@@ -208,6 +238,19 @@ export class Chart {
     this.#view.setBars(this.#candles.bars, this.#market.decimals(this.#row));
   }
 
+  /** The user has scrolled near the oldest bar. While the newest bars are loading, the view has not come to rest. */
+  #loadOlder(): void {
+    const [candles, first] = [this.#candles, this.#candles.bars[0]];
+    if (first === undefined || candles.isFull || this.#loading !== null || Number.isNaN(this.#joint)) return;
+    void this.#older.load(this.#market.symbol(this.#row), this.#intervalS, first.time, (older) => {
+      const added = candles.prepend(older);
+      // Bars with changes that are not drawn yet are among those that are set.
+      if (added > 0) this.#view.setBars(candles.bars, this.#market.decimals(this.#row));
+      this.#showNote(false);
+      return added;
+    });
+  }
+
   #correct(history: Bar[]): void {
     this.#candles.correct(history);
     for (const bar of this.#candles.bars.slice(-history.length)) this.#changed.add(bar);
@@ -220,6 +263,31 @@ export class Chart {
     mark(this.#root, "first", String(bars[0]?.time ?? ""));
     mark(this.#root, "last", String(bars.at(-1)?.time ?? ""));
     write(field(this.#root, "chart-note"), !empty ? "" : loading ? "Loading history …" : "No trades or quotes yet");
+    this.#showZone();
+  }
+
+  #saveBars(): void {
+    const decimals = this.#row < 0 ? 0 : this.#market.decimals(this.#row);
+    const name = fileName([this.#market.symbol(this.#row), intervalText(this.#intervalS)], Date.now(), "csv");
+    saveText(name, barsCsv(this.#view.barsInView, decimals, this.#sizeDecimals));
+  }
+
+  #savePicture(): void {
+    const [symbol, interval] = [this.#market.symbol(this.#row), intervalText(this.#intervalS)];
+    const title = `${symbol} · ${interval} · ${this.#view.times.text(Date.now() / 1000)}`;
+    savePicture(fileName([symbol, interval], Date.now(), "png"), this.#view.picture(title));
+  }
+
+  #showScale(beyond: number, showsAll: boolean): void {
+    const button = part(this.#root, "[data-action=beyond]");
+    button.hidden = beyond === 0;
+    write(button, beyondText(beyond));
+    attribute(part(this.#root, "[data-action=show-all]"), "aria-pressed", String(showsAll));
+    mark(this.#root, "beyond", beyond === 0 ? "" : String(beyond));
+  }
+
+  #showZone(): void {
+    write(field(this.#root, "chart-zone"), this.#view.times.label);
   }
 }
 

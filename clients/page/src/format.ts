@@ -3,6 +3,8 @@
  * computed; ratios, rates, times and what charts draw may be floats.
  */
 
+import { Zone } from "./zones.ts";
+
 /** Shown where there is no value. */
 export const NONE = "–";
 
@@ -140,6 +142,17 @@ export function foldText(ended: number, away: number): string {
   return parts.filter((part) => part !== "").join(", ");
 }
 
+/** The interval of a candle: `5s`, `15m`, `1h`, `1d`. */
+export function intervalText(seconds: number): string {
+  const [unit, letter] = seconds >= 86_400 ? [86_400, "d"] : seconds >= 3600 ? [3600, "h"] : seconds >= 60 ? [60, "m"] : [1, "s"];
+  return `${seconds / Number(unit)}${letter}`;
+}
+
+/** What a button says that shows the bars beyond the scale. */
+export function beyondText(bars: number): string {
+  return bars === 0 ? "" : `${countText(bars)} ${bars === 1 ? "bar leaves" : "bars leave"} the scale: show all`;
+}
+
 /** Milliseconds, with one decimal below 10, and in seconds from 10 s. NaN is no value. */
 export function millisText(ms: number): string {
   if (!Number.isFinite(ms)) return NONE;
@@ -147,6 +160,7 @@ export function millisText(ms: number): string {
   return `${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
 }
 
+const LOCAL = new Zone(undefined);
 const BYTES = ["B", "KB", "MB", "GB", "TB"];
 
 /** Bytes in decimal units: `33.6 MB`. */
@@ -170,11 +184,7 @@ export function spanText(seconds: number): string {
   return minutes > 0 ? `${minutes} min ${whole % 60} s` : `${whole} s`;
 }
 
-const two = (value: number): string => String(value).padStart(2, "0");
-
-/** Local time of day: `14:03:09`, with `millis` `14:03:09.042`. */
-export function clockText(unixMs: number, millis = false): string {
-  const time = new Date(unixMs);
-  const text = `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
-  return millis ? `${text}.${String(time.getMilliseconds()).padStart(3, "0")}` : text;
+/** Local time of day: `14:03:09`. */
+export function clockText(unixMs: number): string {
+  return LOCAL.clock(unixMs);
 }

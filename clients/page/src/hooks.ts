@@ -19,9 +19,11 @@
  * | `[data-field=search]`, `[data-field=notice]` | the search; an error after which the page continues |
  * | `[data-panel=ident] [data-field=…]` | `symbol`, `venue`, `state`, `last`, `change`, `bid`, `ask`, |
  * | | `high`, `low`, `volume` |
- * | `[data-interval=SECONDS]` | 1, 5, 60, 300; the chosen one has `aria-checked` |
+ * | `[data-interval=SECONDS]` | 1, 5, 60, 300, 900, 3600, 86400; the chosen one has `aria-checked` |
  * | `[data-panel=chart] [data-field=…]` | `legend` (open to volume of a bar), `chart-note` |
  * | `[data-panel=chart][data-bars]` | the number of bars; `data-first`, `data-last`: their Unix seconds |
+ * | `[data-panel=chart][data-beyond]` | the number of bars that leave the scale |
+ * | `[data-field=chart-zone]`, `[data-field=trades-zone]` | the zone of the times; `[data-field=zone]`: its choice |
  * | `[data-panel=ladder]` | `.asks li`, `.bids li`: price, size, total; `[data-field=grouping]`, `middle`, `spread` |
  * | `[data-panel=trades]` | `.trades li[data-side=B/S/N]`: time, price, size; `[data-field=paused]` |
  * | `[data-panel=status] [data-field=…]` | `connection`, `countdown`, `rtt`, `latency-p50`, `latency-p99`, |
@@ -40,6 +42,7 @@
  * | `[data-field=NAME] tr` | `shards`, `sources`, `slow`: one row for each |
  * | `[data-fact=NAME]` | a number of the sequencer |
  * | `[data-action=…]` | `theme`, `about`, `reconnect`, `pin`, `pinned-only`, `band`, `to-now`, `back`, |
+ * | | `menu`, `show-all`, `beyond`, `bars-csv`, `picture`, `trades-csv`, |
  * | | `login`, `login-banner`, `logout`, `without`, `close-login` |
  * | `[data-go=VIEW]`, `[data-pane-of=PANE]` | links between views; tabs on a phone |
  */

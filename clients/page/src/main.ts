@@ -21,6 +21,7 @@ import { Status, recallConflation } from "./status.ts";
 import { initTheme } from "./theme.ts";
 import { titleText } from "./title.ts";
 import { Trades } from "./trades.ts";
+import { ZoneSelect } from "./zone-choice.ts";
 import { SECOND_MS, Watchlist } from "./watchlist.ts";
 
 const panel = (name: string): HTMLElement => part(document, `[data-panel="${name}"]`);
@@ -37,6 +38,7 @@ const market = new Market(client);
 const recent = new RecentTrades();
 const ident = new Ident(panel("ident"), market);
 const chart = new Chart(panel("chart"), market);
+const zones = new ZoneSelect(field<HTMLSelectElement>(panel("trades"), "zone"), () => showZone());
 const ladder = new Ladder(panel("ladder"), market);
 const trades = new Trades(panel("trades"), market, recent);
 const status = new Status(panel("status"), panel("banner"), client, login);
@@ -80,6 +82,7 @@ function choose(symbol: string): void {
   book.symbols = symbol === "" ? [] : [symbol];
   ident.choose(row);
   if (row < 0) ident.showUnknown(symbol);
+  showZone();
   for (const shown of [chart, ladder, trades]) shown.choose(row);
   watchlist.chosen = row;
   showTitle();
@@ -91,6 +94,13 @@ function showTitle(): void {
   const state = chosen < 0 ? "" : market.state(chosen);
   const title = titleText({ price: ident.priceText, state, phase, wasLive, delayS });
   if (document.title !== title) document.title = title;
+}
+
+/** Passes on the zone of the times: that of the venue may be another for each instrument. */
+function showZone(): void {
+  const venue = chosen < 0 ? "" : client.instruments.venue(chosen);
+  zones.venue = venue;
+  for (const timed of [chart, trades]) timed.zone = zones.zone(venue);
 }
 
 function showNotice(message: string, symbols: readonly string[] = []): void {
@@ -121,8 +131,9 @@ function showDelay(): void {
 }
 
 function onFrame(frame: Frame): void {
-  recent.take(frame.trades, client.instruments);
+  recent.take(frame.trades, client.instruments, client.connection.epoch);
   trades.take(frame.trades);
+  if (frame.gaps.some(({ row, channel }) => row === chosen && channel === "trade")) trades.reload();
   chart.take(frame);
   watchlist.take(frame);
   // Hidden panels are not drawn; refresh() draws everything when they are shown again.
@@ -189,7 +200,10 @@ client.on("connection", ({ phase, resumed }) => {
   status.showConnection();
   watchlist.renew();
   // Without a replay the live events have a gap.
-  if (phase === "live" && wasLive && resumed !== "replay" && resumed !== "pending") chart.reload();
+  if (phase === "live" && wasLive && resumed !== "replay" && resumed !== "pending") {
+    chart.reload();
+    trades.reload();
+  }
   wasLive ||= phase === "live";
   write(field(document, "version"), client.connection.version);
 });
@@ -220,10 +234,13 @@ function onKey(event: KeyboardEvent): void {
   if (event.key === "Escape") return escape();
   const target = event.target;
   if (target instanceof HTMLInputElement || target instanceof HTMLSelectElement) return;
+  const key = event.key.toLowerCase();
   const interval = INTERVALS_S[Number(event.key) - 1];
   if (event.key === "/") search.focus();
   else if (event.key === "?") about.showModal();
   else if (interval !== undefined) chart.setInterval(interval);
+  else if (key === "e") chart.toggleAll();
+  else if (key === "z") zones.next();
   else return;
   event.preventDefault();
 }
@@ -253,7 +270,9 @@ restyle();
 // Rows are taller on a phone.
 matchMedia("(max-width: 800px)").addEventListener("change", restyle);
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) chart.reload();
+  if (document.hidden) return;
+  chart.reload();
+  trades.reload();
 });
 
 setInterval(() => watchlist.tick(performance.now()), 100);

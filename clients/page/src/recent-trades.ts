@@ -1,6 +1,6 @@
 /**
  * The newest trades of all instruments in one ring buffer of columns, so that an instrument's list is filled when it is
- * opened. Each has the exponents of its time. Adding a trade costs nine stores; reading an instrument's trades scans the
+ * opened. Each has the exponents of its time. Adding a trade costs eleven stores; reading an instrument's trades scans the
  * ring once, some 16,000 entries.
  */
 
@@ -20,6 +20,9 @@ export interface RecentTrade {
   readonly szExp: number;
   /** The aggressor's side. */
   readonly side: "B" | "S" | "N";
+  /** Its number among the trades of the instrument, in an epoch of the server. */
+  readonly sequence: number;
+  readonly epoch: number;
 }
 
 export class RecentTrades {
@@ -32,9 +35,11 @@ export class RecentTrades {
   readonly #pxExp = new Int8Array(TRADES_MAX);
   readonly #szExp = new Int8Array(TRADES_MAX);
   readonly #side = new Uint8Array(TRADES_MAX);
+  readonly #sequence = new Float64Array(TRADES_MAX);
+  readonly #epoch = new Float64Array(TRADES_MAX);
   #head = 0;
 
-  take(trades: TradeList, { pxExp, szExp }: Instruments): void {
+  take(trades: TradeList, { pxExp, szExp }: Instruments, epoch: number): void {
     for (let at = 0; at < trades.length; at++) {
       const to = this.#head;
       const row = trades.row[at] ?? -1;
@@ -47,6 +52,8 @@ export class RecentTrades {
       this.#pxExp[to] = pxExp[row] ?? 0;
       this.#szExp[to] = szExp[row] ?? 0;
       this.#side[to] = trades.side[at] ?? SIDE.unknown;
+      this.#sequence[to] = trades.sequence[at] ?? 0;
+      this.#epoch[to] = epoch;
       this.#head = (to + 1) % TRADES_MAX;
     }
   }
@@ -71,6 +78,8 @@ export class RecentTrades {
       pxExp: this.#pxExp[from] ?? 0,
       szExp: this.#szExp[from] ?? 0,
       side: sideOf(this.#side[from]),
+      sequence: this.#sequence[from] ?? 0,
+      epoch: this.#epoch[from] ?? 0,
     };
   }
 }

@@ -6,7 +6,8 @@
 
 import { attribute, part } from "./dom.ts";
 
-const POINTS = 60;
+/** The values of a sparkline. */
+export const POINTS = 60;
 export const EVERY_MS = 1000;
 
 export class Sparks {
@@ -31,6 +32,16 @@ export class Sparks {
       this.#heads[row] = (head + 1) % POINTS;
       this.#counts[row] = Math.min(POINTS, (this.#counts[row] ?? 0) + 1);
     }
+  }
+
+  /** Adds values from before a row's first one, the newest of them last, as far as there is space. */
+  fillBefore(row: number, older: readonly number[]): void {
+    this.#grow(row + 1);
+    const known = this.points(row);
+    const all = [...older, ...known].slice(-POINTS);
+    this.#values.set(all, row * POINTS);
+    this.#counts[row] = all.length;
+    this.#heads[row] = all.length % POINTS;
   }
 
   /** The values of a row, oldest first. */

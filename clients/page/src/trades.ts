@@ -3,15 +3,22 @@
  * and shows the number of pending trades.
  */
 
-import type { TradeList } from "tickcast";
+import { type TradeList, decimal } from "tickcast";
+import { csvText, fileName } from "./csv.ts";
 import { Columns, field, make, mark, part, write } from "./dom.ts";
-import { clockText, countText } from "./format.ts";
+import { saveText } from "./files.ts";
+import { countText } from "./format.ts";
 import type { Market } from "./market.ts";
 import { type RecentTrade, type RecentTrades, sideOf } from "./recent-trades.ts";
+import { type TradesAnswer, afterHole, joined, tradesOf } from "./trade-history.ts";
+import { UTC, type Zone } from "./zones.ts";
 
 const LINE_HEIGHT = 19;
 /** Trades to keep; no pane shows more. */
 const TRADES_MAX = 200;
+/** Requests for history where its answer does not reach the live trades. */
+const REQUESTS_MAX = 3;
+const CSV_NAMES = ["time", "unix_ms", "symbol", "price", "size", "side", "sequence"];
 
 /** One line in the document. */
 class Line {
@@ -25,12 +32,19 @@ class Line {
     this.element.append(this.#time, this.#px, this.#sz);
   }
 
-  show(market: Market, row: number, trade: RecentTrade, columns: Columns): void {
+  show(market: Market, row: number, trade: RecentTrade, zone: Zone, columns: Columns): void {
     this.#trade = trade;
-    write(this.#time, clockText(trade.at, true));
+    this.writeTime(zone);
     this.rewrite(market, row, columns);
     mark(this.element, "side", trade.side);
     this.element.title = trade.side === "B" ? "buyer took" : trade.side === "S" ? "seller took" : "";
+  }
+
+  writeTime(zone: Zone): void {
+    if (this.#trade === undefined) return;
+    write(this.#time, zone.clock(this.#trade.at, true));
+    // The day is not in the text: an instrument may have traded last days ago.
+    this.#time.title = `${zone.day(this.#trade.at, true)} ${zone.label(this.#trade.at)}`;
   }
 
   /** Writes the numbers with the present decimals. */
@@ -61,6 +75,8 @@ export class Trades {
   #digits = NaN;
   #row = -1;
   #paused = false;
+  #zone = UTC;
+  #loading: AbortController | null = null;
 
   constructor(root: HTMLElement, market: Market, recent: RecentTrades) {
     this.#root = root;
@@ -68,6 +84,7 @@ export class Trades {
     this.#recent = recent;
     this.#list = part(root, ".trade-list");
     this.#columns = new Columns(root);
+    part(root, "[data-action=trades-csv]").addEventListener("click", () => this.#save());
     this.#list.addEventListener("pointerenter", (event) => this.#pause(event.pointerType === "mouse"));
     this.#list.addEventListener("pointerleave", () => this.#pause(false));
     new ResizeObserver(([entry]) => {
@@ -81,12 +98,22 @@ export class Trades {
   choose(row: number): void {
     this.#row = row;
     this.#columns.reset();
-    for (const line of this.#lines) line.element.remove();
-    this.#lines = [];
-    this.#trades = row < 0 ? [] : this.#recent.of(row, TRADES_MAX);
-    this.#pending = this.#trades.length;
-    this.#note();
-    this.draw();
+    this.#setTrades(row < 0 ? [] : afterHole(this.#recent.of(row, TRADES_MAX)));
+    this.reload();
+  }
+
+  /** Requests the trades that the list lacks: when it begins, and after a gap in the live ones. */
+  reload(): void {
+    this.#loading?.abort();
+    this.#loading = null;
+    if (this.#row >= 0) void this.#load(REQUESTS_MAX);
+  }
+
+  /** The times are shown in another zone. */
+  set zone(zone: Zone) {
+    this.#zone = zone;
+    for (const line of this.#lines) line.writeTime(zone);
+    this.#showZone();
   }
 
   /** Adds the trades of the chosen instrument of a frame; {@link Trades.draw} shows them. */
@@ -103,6 +130,8 @@ export class Trades {
         pxExp: pxExp[this.#row] ?? 0,
         szExp: szExp[this.#row] ?? 0,
         side: sideOf(trades.side[at]),
+        sequence: trades.sequence[at] ?? 0,
+        epoch: this.#market.client.connection.epoch,
       });
       this.#pending += 1;
     }
@@ -115,10 +144,62 @@ export class Trades {
     if (this.#linesMax === 0) return;
     const added = this.#trades.slice(-Math.min(this.#pending, this.#linesMax));
     this.#pending = 0;
-    for (const trade of added) this.#top().show(this.#market, this.#row, trade, this.#columns);
+    for (const trade of added) this.#top().show(this.#market, this.#row, trade, this.#zone, this.#columns);
     this.#align();
     this.#columns.apply();
     this.#note();
+  }
+
+  #setTrades(trades: RecentTrade[]): void {
+    for (const line of this.#lines) line.element.remove();
+    this.#lines = [];
+    this.#trades = trades;
+    this.#pending = trades.length;
+    this.#note();
+    this.draw();
+  }
+
+  /** A server without this request, or a user without the right to it, has a list that begins with the page. */
+  async #load(requests: number): Promise<void> {
+    const loading = new AbortController();
+    this.#loading = loading;
+    const { epoch } = this.#market.client.connection;
+    try {
+      const url = `/v1/trades/${encodeURIComponent(this.#market.symbol(this.#row))}?limit=${TRADES_MAX}`;
+      const response = await this.#market.client.fetch(url, { signal: loading.signal });
+      const answer = response.ok ? ((await response.json()) as TradesAnswer) : null;
+      if (answer === null || this.#loading !== loading || this.#market.client.connection.epoch !== epoch) return;
+      this.#join(tradesOf(answer, epoch), epoch, requests);
+    } catch {
+      // The list has the live trades.
+    } finally {
+      if (this.#loading === loading) this.#loading = null;
+    }
+  }
+
+  #join(history: RecentTrade[], epoch: number, requests: number): void {
+    const trades = joined(history, this.#trades, epoch).slice(-TRADES_MAX);
+    const isNew = trades.length !== this.#trades.length || trades[0] !== this.#trades[0];
+    if (isNew) this.#setTrades(trades);
+    // A later answer has the trades between.
+    const reaches = history.length === 0 || trades.some(({ sequence }) => sequence === history.at(-1)?.sequence);
+    if (!reaches && requests > 1) void this.#load(requests - 1);
+  }
+
+  /** The listed trades, oldest first, also those for which the panel has no space. */
+  #save(): void {
+    const symbol = this.#market.symbol(this.#row);
+    const rows = this.#trades.map((trade) => {
+      const { at, px, pxExp, pxRest, sz, szExp, szRest, side, sequence } = trade;
+      const numbers = [decimal(px, pxExp, pxRest), decimal(sz, szExp, szRest)];
+      return [new Date(at).toISOString(), String(at), symbol, ...numbers, side === "N" ? "" : side, String(sequence)];
+    });
+    saveText(fileName([symbol, "trades"], Date.now(), "csv"), csvText(CSV_NAMES, rows));
+  }
+
+  #showZone(): void {
+    const newest = this.#trades.at(-1)?.at ?? Date.now();
+    write(field(this.#root, "trades-zone"), `Time · ${this.#zone.label(newest)}`);
   }
 
   /** Writes all lines again if their number of decimals has changed. */
@@ -151,6 +232,7 @@ export class Trades {
 
   #note(): void {
     write(field(this.#root, "trades-note"), this.#lines.length === 0 ? "No trades yet" : "");
+    this.#showZone();
   }
 
   #resized({ width, height }: DOMRectReadOnly = new DOMRectReadOnly()): void {
@@ -162,7 +244,7 @@ export class Trades {
     const missing = this.#trades.slice(Math.max(0, known - this.#linesMax), known - this.#lines.length).reverse();
     for (const trade of missing) {
       const line = new Line();
-      line.show(this.#market, this.#row, trade, this.#columns);
+      line.show(this.#market, this.#row, trade, this.#zone, this.#columns);
       this.#lines.push(line);
       this.#list.append(line.element);
     }

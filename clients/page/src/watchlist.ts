@@ -13,6 +13,7 @@ import { countText, instrumentsText } from "./format.ts";
 import type { Market } from "./market.ts";
 import { type Sort, type SortKey, afterClick, matches, sortRows, symbolRanks } from "./order.ts";
 import { EVERY_MS, Sparks } from "./spark.ts";
+import { SparkHistory } from "./spark-history.ts";
 import { isFlag, isText, isTexts, recall, remember } from "./store.ts";
 import { FOLD, FoldRow, isOver } from "./watchlist-fold.ts";
 import { WatchlistRow } from "./watchlist-row.ts";
@@ -35,6 +36,7 @@ export class Watchlist {
   readonly #template: HTMLTemplateElement;
   readonly #virtual: Virtualizer<HTMLElement, HTMLElement>;
   readonly #sparks = new Sparks();
+  readonly #sparkHistory: SparkHistory;
   #empty: Reason | null = null;
   /** Users who prefer reduced motion get arrows without flashes. */
   readonly #reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
@@ -75,6 +77,10 @@ export class Watchlist {
     this.#rows = part(root, ".rows");
     this.#columns = new Columns(this.#grid);
     this.#template = part<HTMLTemplateElement>(document, "#watchlist-row");
+    this.#sparkHistory = new SparkHistory(market, (row, points) => {
+      this.#sparks.fillBefore(row, points);
+      this.#shown.get(row)?.spark(this.#sparks.points(row));
+    });
     const scroller = field(root, "scroller");
     this.#virtual = new Virtualizer({
       count: 0,
@@ -152,6 +158,7 @@ export class Watchlist {
   everySecond(now: number): void {
     this.#sparks.sample(this.#values("last"), this.#market.rows);
     for (const [row, shown] of this.#shown) shown.spark(this.#sparks.points(row));
+    this.#sparkHistory.request(() => this.#shown.keys());
     if (this.#sort.by !== "symbol" && now > this.#heldUntil) this.#renew();
   }
 

@@ -1,5 +1,7 @@
 import { expect, test } from "vitest";
+import { emptyBar } from "../src/candles.ts";
 import { Sparks, coordinates } from "../src/spark.ts";
+import { sparkPoints } from "../src/spark-history.ts";
 
 test("a row has its newest sixty values, oldest first", () => {
   const sparks = new Sparks();
@@ -27,4 +29,26 @@ test("the line spans the width, with the largest value on top and equal values i
     [2, 10],
     [57, 10],
   ]);
+});
+
+test("values from before the first one are put before it, as far as there is space", () => {
+  const sparks = new Sparks();
+  sparks.sample([NaN, 3], 2);
+  sparks.fillBefore(1, [1, 2]);
+  sparks.sample([NaN, 4], 2);
+  expect([[...sparks.points(0)], [...sparks.points(1)]]).toEqual([[], [1, 2, 3, 4]]);
+  sparks.fillBefore(1, Array.from({ length: 60 }, (_, at) => 100 + at));
+  sparks.sample([NaN, 5], 2);
+  const points = [...sparks.points(1)];
+  expect([points.length, points[0], points.slice(-6)]).toEqual([60, 105, [159, 1, 2, 3, 4, 5]]);
+});
+
+test("a second without a trade has the close before it", () => {
+  const bar = (time: number, close: number) => ({ ...emptyBar(time), close });
+  const points = sparkPoints([bar(900, 7), bar(995, 8), bar(997, NaN), bar(998, 9)], 1000);
+  expect([points.length, points.slice(-7)]).toEqual([60, [7, 8, 8, 8, 9, 9, 9]]);
+  // The first trade of the instrument was five seconds ago, and another clock is ahead.
+  expect(sparkPoints([bar(996, 1)], 1000)).toEqual([1, 1, 1, 1, 1]);
+  expect(sparkPoints([bar(1010, 1), bar(1012, 2)], 1000)).toEqual([1, 1, 2]);
+  expect(sparkPoints([], 1000)).toEqual([]);
 });

@@ -114,10 +114,12 @@ fn another_interval_or_instrument_loads_its_own_history() {
     page.until_live();
     page.press("1");
     page.until("Number(document.querySelector('[data-panel=chart]').dataset.bars) >= 3");
-    page.press("4");
-    page.until("document.querySelector('[data-interval=\"300\"]').ariaChecked === 'true'");
-    page.until("['1', '2'].includes(document.querySelector('[data-panel=chart]').dataset.bars)");
-    assert_eq!(drawn(&page)[1] % 300, 0, "bars begin at multiples of their length");
+    for (key, seconds) in [("4", 300), ("5", 900), ("6", 3600), ("7", 86_400)] {
+        page.press(key);
+        page.until(&format!("document.querySelector('[data-interval=\"{seconds}\"]').ariaChecked === 'true'"));
+        page.until("['1', '2'].includes(document.querySelector('[data-panel=chart]').dataset.bars)");
+        assert_eq!(drawn(&page)[1] % seconds, 0, "bars begin at multiples of their length");
+    }
     // This instrument has no trade and no quote.
     page.run("location.hash = '#/BBB-USD'");
     page.until("probe.text('[data-field=chart-note]') === 'No trades or quotes yet'");
@@ -126,4 +128,183 @@ fn another_interval_or_instrument_loads_its_own_history() {
     page.until("document.querySelector('[data-panel=chart]').dataset.bars === '1'");
     assert_eq!(page.get("probe.text('[data-field=chart-note]')"), json!(""));
     page.is_clean(&[]);
+}
+
+/// Bars of a minute, as a server would have them that keeps 2,500 of them, from long before its start.
+const LONG_HISTORY: &str = "(url) => {
+    const [limit, to] = [Number(url.searchParams.get('limit')), Number(url.searchParams.get('to') ?? Infinity)];
+    const now = Math.floor(Date.now() / 60_000) * 60;
+    const all = Array.from({ length: 2500 }, (_, at) => now - 60 * (2499 - at));
+    const time = all.filter((second) => second < to).slice(-limit);
+    const of = (add) => time.map((second) => (100 + add + (second / 60) % 5).toFixed(2));
+    const trades = time.map(() => 1);
+    const [open, high, low, close] = [of(0), of(1), of(-1), of(0)];
+    const body = { symbol: 'AAA-USD', interval_s: 60, since: now - 60 * 1800, time, open, high, low, close,
+      volume: of(0), trades, bid_px: of(0), ask_px: of(0.01), holes: [] };
+    return { body };
+}";
+
+/// A page whose requests of a kind the test answers.
+fn routed(server: &Server, url: &str, answer: &str) -> Page {
+    let page = Page::open(server, "/licences.txt");
+    page.ask("route", json!({"url": url, "answer": answer}));
+    page.goto("/#/AAA-USD");
+    page.until_live();
+    page
+}
+
+#[test]
+fn older_bars_load_on_scrolling_until_there_are_none() {
+    let Some(_browser) = shared_browser() else { return };
+    let server = Server::start(PUBLISHED);
+    let mut publisher = Publisher::open(&server, &["AAA-USD"]);
+    publisher.quote(0, 10_000).trade(0, 10_000, 1).send();
+    let page = routed(&server, "**/v1/bars/**", LONG_HISTORY);
+    page.press("3");
+    page.until("document.querySelector('[data-panel=chart]').dataset.bars === '1000'");
+    page.run("document.querySelector('[data-panel=chart] [data-field=canvas]').focus()");
+    for bars in ["2000", "2500"] {
+        page.press("Home");
+        page.until(&format!("document.querySelector('[data-panel=chart]').dataset.bars === '{bars}'"));
+    }
+    let [_, first, last] = drawn(&page);
+    assert_eq!(last - first, 60 * 2499, "no bar is missing");
+    // One request finds that there are no more, and no further one follows.
+    let older = |page: &Page| {
+        let log = page.ask("log", json!({}));
+        let urls = log["requests"].as_array().expect("a list");
+        urls.iter().filter(|url| url.as_str().is_some_and(|url| url.contains("&to="))).count()
+    };
+    page.press("End");
+    page.press("Home");
+    page.press("End");
+    page.until("!document.querySelector('[data-panel=chart] [data-action=to-now]').checkVisibility()");
+    page.press("Home");
+    page.until("document.querySelector('[data-panel=chart] [data-action=to-now]').checkVisibility()");
+    assert_eq!(older(&page), 3);
+    page.is_clean(&[]);
+}
+
+#[test]
+fn an_outlier_leaves_the_scale_with_a_mark_until_everything_is_shown() {
+    let Some(_browser) = shared_browser() else { return };
+    let server = Server::start(PUBLISHED);
+    let mut publisher = Publisher::open(&server, &["AAA-USD"]);
+    publisher.quote(0, 10_000).trade(0, 10_000, 1).send();
+    let page = routed(&server, "**/v1/bars/**", LONG_HISTORY);
+    page.press("3");
+    page.until("document.querySelector('[data-panel=chart]').dataset.bars === '1000'");
+    let beyond = "document.querySelector('[data-panel=chart]').dataset.beyond";
+    assert_eq!(page.get(&format!("{beyond} ?? ''")), "");
+    publisher.trade(0, 1_000_000, 2).send();
+    page.until(&format!("{beyond} === '1'"));
+    page.until("probe.text('[data-panel=chart] [data-action=beyond]') === '1 bar leaves the scale: show all'");
+    page.screenshot("outlier");
+    page.press("e");
+    page.until(&format!("{beyond} === undefined"));
+    page.press("e");
+    page.until(&format!("{beyond} === '1'"));
+    page.click("[data-panel=chart] [data-action=beyond]");
+    page.until(&format!("{beyond} === undefined"));
+    page.is_clean(&[]);
+}
+
+#[test]
+fn times_are_in_the_chosen_zone_with_its_label() {
+    let Some(_browser) = shared_browser() else { return };
+    let server = Server::start(PUBLISHED);
+    let mut publisher = Publisher::open(&server, &["AAA-USD"]);
+    publisher.quote(0, 10_000).trade(0, 10_000, 1).send();
+    let page = Page::open_with(&server, "/#/AAA-USD", json!({"timezoneId": "Asia/Kolkata"}));
+    page.until_live();
+    page.until("probe.lines('.trades li').length === 1");
+    let labels = "[probe.text('[data-field=chart-zone]'), probe.text('[data-field=trades-zone]')].join()";
+    page.until(&format!("{labels} === 'UTC+5:30,Time · UTC+5:30'"));
+    let minutes = "probe.lines('.trades li')[0].cells[0].slice(3, 5)";
+    let local = page.get(minutes);
+    page.press("z");
+    page.until(&format!("{labels} === 'UTC,Time · UTC' && {minutes} !== {local}"));
+    // Days are those of UTC in any zone.
+    page.press("z");
+    page.until(&format!("{labels} === 'UTC+5:30,Time · UTC+5:30'"));
+    page.press("7");
+    page.until(&format!("{labels} === 'UTC,Time · UTC+5:30'"));
+    // The venue TEST has no known zone.
+    assert_eq!(page.get("document.querySelector('[data-field=zone] [value=exchange]').disabled"), true);
+    assert_eq!(page.get("probe.text('[data-field=zone] [value=exchange]')"), "Exchange: not known");
+    page.is_clean(&[]);
+}
+
+#[test]
+fn bars_trades_and_a_picture_are_saved() {
+    let Some(_browser) = shared_browser() else { return };
+    let server = Server::start(PUBLISHED);
+    let mut publisher = Publisher::open(&server, &["AAA-USD"]);
+    publisher.quote(0, 10_000).trade(0, 6_183_763, 1).send();
+    let page = Page::open(&server, "/#/AAA-USD");
+    page.until_live();
+    page.until("document.querySelector('[data-panel=chart]').dataset.bars === '1'");
+    page.until("probe.lines('.trades li').length === 1");
+    let saved = |count: usize| {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let log = page.ask("log", json!({}));
+            let files = log["downloads"].as_array().expect("a list").clone();
+            if files.len() == count {
+                let text = |name: &str| files[count - 1][name].as_str().expect("a text").to_owned();
+                return (text("name"), text("bytes"));
+            }
+            assert!(Instant::now() < until, "{} of {count} files", files.len());
+        }
+    };
+    page.click("[data-action=trades-csv]");
+    let (name, trades) = saved(1);
+    assert!(name.starts_with("tickcast AAA-USD trades ") && name.ends_with(".csv"), "{name}");
+    let lines: Vec<_> = trades.lines().collect();
+    assert_eq!(lines[0], r#""time","unix_ms","symbol","price","size","side","sequence""#);
+    assert!(lines.len() == 2 && lines[1].ends_with(r#","AAA-USD",61837.63,1.001,"S",1"#), "{trades}");
+    // By keys: the menu opens at its first item.
+    page.run("document.querySelector('[data-panel=chart] [data-action=menu]').focus()");
+    page.press("Enter");
+    for _ in 0..2 {
+        page.press("ArrowDown");
+    }
+    page.press("Enter");
+    let (_, bars) = saved(2);
+    let lines: Vec<_> = bars.lines().collect();
+    assert_eq!(lines[0], r#""time","unix_s","open","high","low","close","volume","bid","ask""#);
+    assert!(
+        lines.len() == 2 && lines[1].ends_with(",61837.63,61837.63,61837.63,61837.63,1.001,100.00,100.01"),
+        "{bars}"
+    );
+    page.click("[data-panel=chart] [data-action=menu]");
+    page.click("[data-panel=chart] [data-action=picture]");
+    let (name, picture) = saved(3);
+    assert!(name.ends_with(".png") && picture.contains("PNG") && picture.len() > 2000, "{name}");
+    page.is_clean(&[]);
+}
+
+/// Trades 1 to 5, of which the last two are live ones as well.
+const TRADES: &str = "() => ({ body: { symbol: 'AAA-USD', since: 1, sequence: [1, 2, 3, 4, 5],
+    ts_event: [1, 2, 3, 4, 5].map((at) => 1795293329000000000 + at * 1e9), ts_recv: [1, 2, 3, 4, 5],
+    px: ['100.01', '100.02', '100.03', '100.04', '100.05'], sz: ['0.25', null, '1', '1', '1'],
+    side: ['B', 'S', null, 'B', 'S'], trade_id: [1, 2, 3, 4, 5] } })";
+
+#[test]
+fn trades_begin_with_those_from_before_the_page_each_once() {
+    let Some(_browser) = shared_browser() else { return };
+    let server = Server::start(PUBLISHED);
+    let mut publisher = Publisher::open(&server, &["AAA-USD"]);
+    (1..=5).for_each(|id| _ = publisher.trade(0, 10_000 + id, id as u64));
+    publisher.send();
+    let page = routed(&server, "**/v1/trades/**", TRADES);
+    let prices = "probe.lines('.trades li').map(({ cells }) => cells[1]).join()";
+    page.until(&format!("{prices} === '100.05,100.04,100.03,100.02,100.01'"));
+    publisher.trade(0, 10_006, 6).send();
+    page.until(&format!("{prices} === '100.06,100.05,100.04,100.03,100.02,100.01'"));
+    let refused = routed(&server, "**/v1/trades/**", "() => ({ status: 503, body: {} })");
+    publisher.trade(0, 10_007, 7).send();
+    refused.until("probe.lines('.trades li')[0]?.cells[1] === '100.07'");
+    page.is_clean(&[]);
+    refused.is_clean(&["503"]);
 }

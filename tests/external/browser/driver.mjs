@@ -20,7 +20,7 @@ const contexts = new Map();
 const pages = new Map();
 let lastId = 0;
 
-/** A new page, with a log of its console, exceptions, requests and responses. */
+/** A new page, with a log of its console, exceptions, requests, responses and saved files. */
 async function open({ context: name, ...options }) {
   let context = contexts.get(name);
   if (context === undefined) {
@@ -30,7 +30,7 @@ async function open({ context: name, ...options }) {
     await context.addInitScript(helpers);
   }
   const page = await context.newPage();
-  const log = { console: [], errors: [], requests: [], responses: [] };
+  const log = { console: [], errors: [], requests: [], responses: [], downloads: [] };
   page.on("console", (message) => {
     log.console.push({ type: message.type(), text: message.text(), url: message.location().url });
   });
@@ -41,6 +41,10 @@ async function open({ context: name, ...options }) {
     const [url, status] = [response.url(), response.status()];
     // Rejects if the page was left or closed meanwhile.
     response.allHeaders().then((headers) => log.responses.push({ url, status, headers }), () => {});
+  });
+  page.on("download", async (file) => {
+    const bytes = readFileSync(await file.path()).toString("latin1");
+    log.downloads.push({ name: file.suggestedFilename(), bytes });
   });
   const id = ++lastId;
   pages.set(id, { page, log, cdp: await context.newCDPSession(page) });
@@ -95,6 +99,14 @@ const operations = {
   click: ({ page }, { selector }) => page.locator(selector).first().click(),
   tap: ({ page }, { selector }) => page.locator(selector).first().tap(),
   screenshot: ({ page }, { path }) => page.screenshot({ path }).then(() => null),
+  /** Answers requests for `url`, a pattern, with `status` and `body`, which a function makes of the requested URL. */
+  route: ({ page }, { url, answer }) => {
+    const make = eval(answer);
+    return page.route(url, (route) => {
+      const { status = 200, body } = make(new URL(route.request().url()));
+      return route.fulfill({ status, contentType: "application/json", body: JSON.stringify(body) });
+    });
+  },
   emulate: ({ page }, { media }) => page.emulateMedia(media),
   cdp: ({ cdp }, { method, params }) => cdp.send(method, params),
   violations,

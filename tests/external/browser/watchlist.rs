@@ -32,7 +32,7 @@ fn page_opens_a_live_instrument_with_values_by_itself() {
     page.run("location.hash = '#/DDD-GOOD'");
     page.until(&format!("{SHOWN} === 'DDD-GOOD'"));
     let again = page.beside("/");
-    again.until(&format!("{SHOWN} === 'DDD-GOOD'"));
+    again.until(&format!("{SHOWN} === 'DDD-GOOD' && probe.text('[data-panel=ident] [data-field=state]') === 'LIVE'"));
     publisher.status(3, FeedState::Ended).send();
     again.until("probe.text('[data-panel=ident] [data-field=state]') === 'ENDED'");
     again.until("document.title.startsWith('ended · ')");
