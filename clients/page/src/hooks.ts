@@ -8,7 +8,8 @@
  * | `body[data-view]` | `markets`, `operator` |
  * | `body[data-pane]` | the pane shown on a phone: `watchlist`, `chart`, `ladder`, `trades`, `operator` |
  * | `html[data-theme]` | `light`, `dark`; absent for the system's theme |
- * | `[data-panel=NAME]` | `watchlist`, `ident`, `chart`, `ladder`, `trades`, `status`, `banner`, `operator`, `about`, `login` |
+ * | `[data-panel=NAME]` | `watchlist`, `ident`, `chart`, `ladder`, `trades`, `status`, `banner`, `operator`, `about`, `login`, |
+ * | | `alerts`, `notices`, `lists`, `second` |
  * | `[data-row=SYMBOL]` | a row of the watchlist in view, with `data-state` LIVE, STALE, |
  * | | RESYNCING, UNKNOWN, HALTED, ENDED |
  * | `#watchlist-fold` | the row of those that have ended or are not back; its button has `aria-expanded` |
@@ -33,6 +34,8 @@
  * | `[data-panel=banner] [data-field=…]` | `banner-title`, `banner-text`; hidden while the connection is good |
  * | `[data-action=login]` | the button with the user; `data-login`: `in`, `out`, `expiring` |
  * | `[data-panel=login] [data-field=…]` | `login-state`, `login-message`, `login-rights`, `login-form`, `login-token` |
+ * | `[data-panel=alerts] [data-field=…]` | `alert-side`, `alert-price`, `alert-message`, `alert-list`; |
+ * | | `[data-panel=notices] p`: an alert that has fired |
  * | `[data-field=delay]` | `Delayed by 15 minutes`, on every view; empty where prices are live |
  * | `body[data-delayed]` | `yes` where prices are delayed; the word for `live` and `LIVE` is then `delayed` |
  * | `[data-field=rights]` | what is not shown to the user, below the watchlist |

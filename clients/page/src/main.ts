@@ -4,6 +4,7 @@
  */
 
 import { CHANGED, type Frame, connect } from "tickcast";
+import { AlertPanel } from "./alert-panel.ts";
 import { Chart, DRAW_EVERY_MS, INTERVALS_S } from "./chart.ts";
 import { delayText, gridText } from "./delay.ts";
 import { attribute, field, part, write } from "./dom.ts";
@@ -42,6 +43,12 @@ const zones = new ZoneSelect(field<HTMLSelectElement>(panel("trades"), "zone"), 
 const ladder = new Ladder(panel("ladder"), market);
 const trades = new Trades(panel("trades"), market, recent);
 const status = new Status(panel("status"), panel("banner"), client, login);
+const alerts = new AlertPanel(
+  panel("alerts") as HTMLDialogElement,
+  part(document, "[data-action=alerts]"),
+  panel("notices"),
+  market,
+);
 const operator = new Operator(panel("operator"));
 const watchlist = new Watchlist(panel("watchlist"), market, (row) => navigation.open(market.symbol(row)));
 const navigation = new Navigation({
@@ -79,6 +86,7 @@ function choose(symbol: string): void {
   if (symbol !== chosenSymbol) showNotice("");
   chosenSymbol = symbol;
   chosen = row;
+  alerts.symbol = symbol;
   book.symbols = symbol === "" ? [] : [symbol];
   ident.choose(row);
   if (row < 0) ident.showUnknown(symbol);
@@ -135,6 +143,7 @@ function onFrame(frame: Frame): void {
   trades.take(frame.trades);
   if (frame.gaps.some(({ row, channel }) => row === chosen && channel === "trade")) trades.reload();
   chart.take(frame);
+  alerts.take(frame);
   watchlist.take(frame);
   // Hidden panels are not drawn; refresh() draws everything when they are shown again.
   if (!navigation.showsMarkets) return;
@@ -178,6 +187,7 @@ client.on("instrument", ({ row, symbol }) => {
     chart.rescaled();
   }
   chart.defined(row);
+  alerts.renew();
   if (noticeSymbols.includes(symbol)) showNotice("");
   watchlist.renew();
   // It may be the instrument that the address names.
@@ -189,6 +199,7 @@ client.on("state", ({ row }) => {
 });
 client.on("released", ({ row }) => {
   watchlist.renew();
+  alerts.renew();
   // The same symbol may be defined already again.
   if (row === chosen) choose(chosenSymbol);
   if (navigation.showsMarkets) refresh();
@@ -239,6 +250,7 @@ function onKey(event: KeyboardEvent): void {
   if (event.key === "/") search.focus();
   else if (event.key === "?") about.showModal();
   else if (interval !== undefined) chart.setInterval(interval);
+  else if (key === "a") alerts.open();
   else if (key === "e") chart.toggleAll();
   else if (key === "z") zones.next();
   else return;

@@ -78,10 +78,19 @@ export class Market {
 
   /** The last price as text. */
   lastText(row: number): string {
+    return this.price(row, this.last(row), this.#lastRest(row));
+  }
+
+  /** The last price as plain decimal text; empty where there is none. */
+  lastDecimal(row: number): string {
+    return this.client.format(row, this.last(row), this.#lastRest(row));
+  }
+
+  #lastRest(row: number): number | undefined {
     const { lastTrades: trades, tickers } = this.client;
     const last = this.last(row);
     const isTrade = last === trades.px[row] && !(this.#tickerIsNewer(row) && last === tickers.lastPx[row]);
-    return this.price(row, last, isTrade ? trades.pxRest[row] : tickers.lastPxRest[row]);
+    return isTrade ? trades.pxRest[row] : tickers.lastPxRest[row];
   }
 
   /** The change since the ticker's open in percent; NaN where that is unknown. */

@@ -1,6 +1,6 @@
 /**
- * Settings that the page keeps in localStorage between visits: pins, theme, sort, interval, band, conflation. Where
- * storage is refused (private windows, policies), they last until the page is left.
+ * Settings that the page keeps in localStorage between visits: pins, theme, sort, intervals, zone,
+ * alerts, lists and more. Where storage is refused (private windows, policies), they last until the page is left.
  */
 
 const PREFIX = "tickcast.";
@@ -22,6 +22,13 @@ export function remember(name: string, value: unknown): void {
   } catch {
     // Storage is full or refused: the setting lasts until the page is left.
   }
+}
+
+/** Calls back when another tab of the page has stored a value of this name. */
+export function followed(name: string, changed: () => void): void {
+  addEventListener("storage", ({ key }) => {
+    if (key === PREFIX + name) changed();
+  });
 }
 
 export function isText(value: unknown): value is string {
