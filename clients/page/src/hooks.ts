@@ -36,6 +36,8 @@
  * | `[data-panel=login] [data-field=…]` | `login-state`, `login-message`, `login-rights`, `login-form`, `login-token` |
  * | `[data-panel=alerts] [data-field=…]` | `alert-side`, `alert-price`, `alert-message`, `alert-list`; |
  * | | `[data-panel=notices] p`: an alert that has fired |
+ * | `[data-panel=listbar] [data-field=list]` | the choice of a list; hidden where there is none |
+ * | `[data-panel=lists] li[data-list=NAME]` | a list; `list-name`, `list-message` |
  * | `[data-field=delay]` | `Delayed by 15 minutes`, on every view; empty where prices are live |
  * | `body[data-delayed]` | `yes` where prices are delayed; the word for `live` and `LIVE` is then `delayed` |
  * | `[data-field=rights]` | what is not shown to the user, below the watchlist |
@@ -46,6 +48,7 @@
  * | `[data-fact=NAME]` | a number of the sequencer |
  * | `[data-action=…]` | `theme`, `about`, `reconnect`, `pin`, `pinned-only`, `band`, `to-now`, `back`, |
  * | | `menu`, `show-all`, `beyond`, `bars-csv`, `picture`, `trades-csv`, |
+ * | | `alerts`, `close-alerts`, `lists`, `close-lists`, `keep-list`, `leave-list`, |
  * | | `login`, `login-banner`, `logout`, `without`, `close-login` |
  * | `[data-go=VIEW]`, `[data-pane-of=PANE]` | links between views; tabs on a phone |
  */

@@ -4,6 +4,7 @@
  */
 
 import { CHANGED, type Frame, connect } from "tickcast";
+import { addressText } from "./address.ts";
 import { AlertPanel } from "./alert-panel.ts";
 import { Chart, DRAW_EVERY_MS, INTERVALS_S } from "./chart.ts";
 import { delayText, gridText } from "./delay.ts";
@@ -11,6 +12,7 @@ import { attribute, field, part, write } from "./dom.ts";
 import { noteFrame } from "./hooks.ts";
 import { Ident } from "./ident.ts";
 import { Ladder } from "./ladder.ts";
+import { ListPanel } from "./list-panel.ts";
 import { Login } from "./login.ts";
 import { depthText, rightsText } from "./login-text.ts";
 import { Market } from "./market.ts";
@@ -51,12 +53,19 @@ const alerts = new AlertPanel(
 );
 const operator = new Operator(panel("operator"));
 const watchlist = new Watchlist(panel("watchlist"), market, (row) => navigation.open(market.symbol(row)));
+const lists = new ListPanel(panel("lists") as HTMLDialogElement, panel("listbar"), part(document, "[data-action=lists]"), {
+  shown: (symbols) => (watchlist.list = symbols),
+  linkTo: (list) => `${location.origin}${location.pathname}${addressText(chosenSymbol, false, list)}`,
+  left: () => navigation.dropList(),
+  problem: (text) => showNotice(text),
+});
 const navigation = new Navigation({
   symbolChosen: (symbol) => choose(symbol),
   viewChosen: (view) => {
     operator.show(view === "operator");
     if (view === "markets") refresh();
   },
+  listNamed: (list) => (lists.address = list),
   mayShow: (symbol) => {
     const row = client.instruments.row(symbol);
     if (row < 0 || market.state(row) === "RESYNCING") return !isSynced;
@@ -86,7 +95,7 @@ function choose(symbol: string): void {
   if (symbol !== chosenSymbol) showNotice("");
   chosenSymbol = symbol;
   chosen = row;
-  alerts.symbol = symbol;
+  for (const dialog of [alerts, lists]) dialog.symbol = symbol;
   book.symbols = symbol === "" ? [] : [symbol];
   ident.choose(row);
   if (row < 0) ident.showUnknown(symbol);
@@ -251,6 +260,7 @@ function onKey(event: KeyboardEvent): void {
   else if (event.key === "?") about.showModal();
   else if (interval !== undefined) chart.setInterval(interval);
   else if (key === "a") alerts.open();
+  else if (key === "l") lists.open();
   else if (key === "e") chart.toggleAll();
   else if (key === "z") zones.next();
   else return;

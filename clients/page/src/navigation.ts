@@ -1,7 +1,6 @@
-/**
- * The view and the instrument, as the address has them (`#/BTC-USD`, `#operator`), and the pane that a phone shows.
- */
+/** The view and the instrument, as the address has them, and the pane that a phone shows. */
 
+import { addressText, parseAddress } from "./address.ts";
 import { mark, part } from "./dom.ts";
 import { isText, recall, remember } from "./store.ts";
 
@@ -11,6 +10,8 @@ export interface NavigationHandlers {
   /** An instrument is to be shown; empty while none is known. */
   symbolChosen(symbol: string): void;
   viewChosen(view: View): void;
+  /** The address brings a list of instruments, as text; `undefined` for none. */
+  listNamed(list: string | undefined): void;
   /** Whether prices of this symbol are shown, or may be soon because the server has not sent all instruments yet. */
   mayShow(symbol: string): boolean;
   /** The symbol to show if neither the address nor the last visit names one; empty while none has prices. */
@@ -34,6 +35,8 @@ export class Navigation {
   readonly #handlers: NavigationHandlers;
   #view: View = "markets";
   #symbol = "";
+  #list: string | undefined;
+  #isEmbedded = false;
 
   constructor(handlers: NavigationHandlers) {
     this.#handlers = handlers;
@@ -54,15 +57,22 @@ export class Navigation {
 
   /** Opens an instrument. */
   open(symbol: string): void {
-    const hash = `#/${encodeURIComponent(symbol)}`;
+    const hash = this.#hashOf(symbol);
     if (location.hash === hash) this.#show("chart");
     else location.hash = hash;
   }
 
   /** Goes back to the watchlist, on a phone to its pane. */
   back(): void {
-    if (this.#view === "operator") location.hash = this.#symbol === "" ? "#/" : `#/${encodeURIComponent(this.#symbol)}`;
+    if (this.#view === "operator") location.hash = this.#hashOf(this.#symbol);
     this.#show("watchlist");
+  }
+
+  /** The address names no list from here on. */
+  dropList(): void {
+    this.#list = undefined;
+    if (this.#view === "markets") history.replaceState(null, "", this.#hashOf(this.#symbol));
+    part<HTMLAnchorElement>(document, "[data-go=markets]").href = this.#hashOf(this.#symbol);
   }
 
   /** Instruments were defined: the symbol may be known now. */
@@ -71,13 +81,18 @@ export class Navigation {
   }
 
   #read(): void {
-    const view = location.hash === "#operator" ? "operator" : "markets";
-    const named = location.hash.startsWith("#/") ? decoded(location.hash.slice(2)) : "";
+    const { view, symbol: named, isEmbedded, list } = parseAddress(location.hash);
+    if (view === "markets") {
+      this.#list = list;
+      this.#isEmbedded = isEmbedded;
+    }
     if (view === "markets" && named !== "" && named !== this.#symbol) {
       this.#symbol = named;
-      remember("symbol", named);
+      // A chart in another page is not what the user has visited here.
+      if (!isEmbedded) remember("symbol", named);
       this.#show("chart");
     }
+    this.#handlers.listNamed(this.#list);
     this.#view = view;
     mark(document.body, "view", view);
     if (view === "operator") this.#show("operator");
@@ -90,9 +105,13 @@ export class Navigation {
       else link.removeAttribute("aria-current");
     }
     const back = part<HTMLAnchorElement>(document, "[data-go=markets]");
-    back.href = this.#symbol === "" ? "#/" : `#/${encodeURIComponent(this.#symbol)}`;
+    back.href = this.#hashOf(this.#symbol);
     this.settle();
     this.#handlers.viewChosen(view);
+  }
+
+  #hashOf(symbol: string): string {
+    return addressText(symbol, this.#isEmbedded, this.#list);
   }
 
   #press(pane: string): void {
@@ -108,14 +127,5 @@ export class Navigation {
       if (button.dataset["paneOf"] === pane) button.setAttribute("aria-current", "true");
       else button.removeAttribute("aria-current");
     }
-  }
-}
-
-/** A symbol of the address; with invalid escapes it is used as it is. */
-function decoded(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
   }
 }

@@ -43,6 +43,8 @@ export class Watchlist {
 
   #sort: Sort = recall("sort", { by: "symbol", descending: false }, isSort);
   #search = "";
+  /** The symbols of the chosen list; null for all instruments. */
+  #list: ReadonlySet<string> | null = null;
   #pins = new Set(recall("pins", [], isTexts));
   #pinnedOnly = recall("pinned-only", false, isFlag);
   /** The client's rows in the shown order, and {@link FOLD} for the row under which others are folded. */
@@ -105,6 +107,11 @@ export class Watchlist {
     this.#renew();
     this.#active = this.#search === "" ? this.#chosen : (this.#order[0] ?? -1);
     this.#flagAll();
+  }
+
+  set list(symbols: ReadonlySet<string> | null) {
+    this.#list = symbols;
+    this.#renew();
   }
 
   /** The row that Enter in the search opens; -1 where nothing matches. */
@@ -219,6 +226,7 @@ export class Watchlist {
 
   #isListed(row: number): boolean {
     if (!this.#market.isKnown(row)) return false;
+    if (this.#list !== null && !this.#list.has(this.#market.symbol(row))) return false;
     if (this.#pinnedOnly && !this.#pins.has(this.#market.symbol(row))) return false;
     return this.#search === "" || matches(this.#market.searchKeys(row), this.#search);
   }
@@ -414,7 +422,7 @@ export class Watchlist {
     const { phase } = this.#market.client.connection;
     const rows = this.#known + this.#away;
     const [title, hint] =
-      (rows === 0 && this.#empty) || emptyTexts(rows, this.#search, this.#pinnedOnly, phase === "live");
+      (rows === 0 && this.#empty) || emptyTexts(rows, this.#search, this.#pinnedOnly, phase === "live", this.#list);
     write(field(empty, "empty-title"), title);
     write(field(empty, "empty-hint"), hint);
     const spinner = empty.querySelector(".spinner");
@@ -427,10 +435,11 @@ export class Watchlist {
 /** Title and hint in place of rows. */
 type Reason = readonly [title: string, hint: string];
 
-function emptyTexts(rows: number, search: string, pinnedOnly: boolean, live: boolean): [string, string] {
+function emptyTexts(rows: number, search: string, pinnedOnly: boolean, live: boolean, list: ReadonlySet<string> | null): [string, string] {
   if (rows === 0 && !live) return ["Connecting", "Prices appear as soon as the server answers."];
   if (rows === 0) return ["No instruments yet", "They appear here as soon as a feed or a publisher defines one."];
   if (search !== "") return ["No symbol matches", `No symbol or venue contains “${search}”.`];
+  if (list !== null) return ["The list is empty here", `This server has none of its ${countText(list.size)} instruments.`];
   return pinnedOnly ? ["Nothing is pinned", "A star, or the key P, pins an instrument."] : ["", ""];
 }
 
