@@ -34,9 +34,11 @@ export class Chart {
   readonly #view: ChartView;
   readonly #older: OlderBars;
   readonly #checkInterval: (value: string) => void;
-  #intervalS = recall("interval", 5, isInterval);
-  #band = recall("band", true, isFlag);
-  #candles = new Candles(this.#intervalS);
+  /** After the names of stored settings: several charts have some of their own. */
+  readonly #suffix: string;
+  #intervalS: number;
+  #band: boolean;
+  #candles: Candles;
   #row = -1;
   /** Bars with changes that are not drawn yet. */
   #changed = new Set<Bar>();
@@ -48,9 +50,13 @@ export class Chart {
   #retry = 0;
   #retries = 0;
 
-  constructor(root: HTMLElement, market: Market) {
+  constructor(root: HTMLElement, market: Market, suffix = "") {
     this.#root = root;
     this.#market = market;
+    this.#suffix = suffix;
+    this.#intervalS = recall(`interval${suffix}`, 5, isInterval);
+    this.#band = recall(`band${suffix}`, true, isFlag);
+    this.#candles = new Candles(this.#intervalS);
     this.#older = new OlderBars(market);
     this.#view = new ChartView(field(root, "canvas"), field(root, "legend"), part(root, "[data-action=to-now]"), {
       nearOldest: () => this.#loadOlder(),
@@ -65,7 +71,7 @@ export class Chart {
     };
     band.addEventListener("click", () => {
       this.#band = !this.#band;
-      remember("band", this.#band);
+      remember(`band${this.#suffix}`, this.#band);
       showBand();
     });
     showBand();
@@ -108,7 +114,7 @@ export class Chart {
     if (!isInterval(seconds)) return;
     this.#intervalS = seconds;
     this.#checkInterval(String(seconds));
-    remember("interval", seconds);
+    remember(`interval${this.#suffix}`, seconds);
     this.#start();
   }
 

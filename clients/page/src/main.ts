@@ -20,6 +20,7 @@ import { Navigation } from "./navigation.ts";
 import { Operator } from "./operator.ts";
 import { opening } from "./order.ts";
 import { RecentTrades } from "./recent-trades.ts";
+import { SecondChart } from "./second-chart.ts";
 import { Status, recallConflation } from "./status.ts";
 import { initTheme } from "./theme.ts";
 import { titleText } from "./title.ts";
@@ -40,6 +41,7 @@ const book = client.subscribe({ symbols: [], channels: ["book"] });
 const market = new Market(client);
 const recent = new RecentTrades();
 const ident = new Ident(panel("ident"), market);
+const second = new SecondChart(panel("chart"), market, (venue) => zones.zone(venue));
 const chart = new Chart(panel("chart"), market);
 const zones = new ZoneSelect(field<HTMLSelectElement>(panel("trades"), "zone"), () => showZone());
 const ladder = new Ladder(panel("ladder"), market);
@@ -118,6 +120,7 @@ function showZone(): void {
   const venue = chosen < 0 ? "" : client.instruments.venue(chosen);
   zones.venue = venue;
   for (const timed of [chart, trades]) timed.zone = zones.zone(venue);
+  second.renewZone();
 }
 
 function showNotice(message: string, symbols: readonly string[] = []): void {
@@ -152,6 +155,7 @@ function onFrame(frame: Frame): void {
   trades.take(frame.trades);
   if (frame.gaps.some(({ row, channel }) => row === chosen && channel === "trade")) trades.reload();
   chart.take(frame);
+  second.take(frame);
   alerts.take(frame);
   watchlist.take(frame);
   // Hidden panels are not drawn; refresh() draws everything when they are shown again.
@@ -191,11 +195,13 @@ client.onFrame((frame) => {
 });
 client.on("instrument", ({ row, symbol }) => {
   // The other panels have mantissas of the former exponents.
-  if (market.redefined(row) && row === chosen) {
+  const isOther = market.redefined(row);
+  if (isOther) second.rescaled(row);
+  if (isOther && row === chosen) {
     for (const shown of [ident, ladder, trades]) shown.choose(row);
     chart.rescaled();
   }
-  chart.defined(row);
+  for (const drawn of [chart, second]) drawn.defined(row);
   alerts.renew();
   if (noticeSymbols.includes(symbol)) showNotice("");
   watchlist.renew();
@@ -209,6 +215,7 @@ client.on("state", ({ row }) => {
 client.on("released", ({ row }) => {
   watchlist.renew();
   alerts.renew();
+  second.settle();
   // The same symbol may be defined already again.
   if (row === chosen) choose(chosenSymbol);
   if (navigation.showsMarkets) refresh();
@@ -221,8 +228,7 @@ client.on("connection", ({ phase, resumed }) => {
   watchlist.renew();
   // Without a replay the live events have a gap.
   if (phase === "live" && wasLive && resumed !== "replay" && resumed !== "pending") {
-    chart.reload();
-    trades.reload();
+    for (const list of [chart, second, trades]) list.reload();
   }
   wasLive ||= phase === "live";
   write(field(document, "version"), client.connection.version);
@@ -261,6 +267,7 @@ function onKey(event: KeyboardEvent): void {
   else if (interval !== undefined) chart.setInterval(interval);
   else if (key === "a") alerts.open();
   else if (key === "l") lists.open();
+  else if (key === "c") second.toggle(chosenSymbol);
   else if (key === "e") chart.toggleAll();
   else if (key === "z") zones.next();
   else return;
@@ -276,6 +283,7 @@ function escape(): void {
 
 const about = part<HTMLDialogElement>(document, "dialog[data-panel=about]");
 part(document, "[data-action=about]").addEventListener("click", () => about.showModal());
+part(document, "[data-action=second]").addEventListener("click", () => second.toggle(chosenSymbol));
 part(document, "[data-action=back]").addEventListener("click", () => navigation.back());
 part(document, "[data-action=reconnect]").addEventListener("click", () => {
   // A client that has ended does not connect again.
@@ -285,7 +293,7 @@ part(document, "[data-action=reconnect]").addEventListener("click", () => {
 part(document, "[data-action=login-banner]").addEventListener("click", () => login.open());
 
 const restyle = (): void => {
-  for (const styled of [watchlist, chart, status, operator]) styled.restyle();
+  for (const styled of [watchlist, chart, second, status, operator]) styled.restyle();
 };
 initTheme(part(document, "[data-action=theme]"), restyle);
 restyle();
@@ -293,12 +301,13 @@ restyle();
 matchMedia("(max-width: 800px)").addEventListener("change", restyle);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
-  chart.reload();
-  trades.reload();
+  for (const list of [chart, second, trades]) list.reload();
 });
 
 setInterval(() => watchlist.tick(performance.now()), 100);
-setInterval(() => chart.draw(), DRAW_EVERY_MS);
+setInterval(() => {
+  for (const drawn of [chart, second]) drawn.draw();
+}, DRAW_EVERY_MS);
 setInterval(() => {
   showLogin();
   status.showConnection();
