@@ -169,6 +169,7 @@ impl Config {
                 ),
             ),
             ("allow_origin", format!("{} besides the server's own", self.allow_origin)),
+            ("allow_frame", self.allow_frame.to_string()),
             ("allow_host", self.allow_host.to_string()),
             ("echo", if self.enable_echo { "on" } else { "off" }.to_owned()),
         ]

@@ -231,6 +231,9 @@ layer! {
     trusted_proxies "TICKCAST_TRUSTED_PROXIES" "LIST" String;
     /// Origins whose pages may use the server besides its own, such as `https://example.com`, or `*` [default: none]
     allow_origin "TICKCAST_ALLOW_ORIGIN" "LIST" String;
+    /// Origins whose pages may show the page of this server in a frame, such as `https://example.com`, or `*`
+    /// [default: none]
+    allow_frame "TICKCAST_ALLOW_FRAME" "LIST" String;
     /// Names that requests may give in `Host` besides addresses and localhost, such as `quotes.example.com`, or `*`
     /// [default: none on a loopback address, else *]
     allow_host "TICKCAST_ALLOW_HOST" "LIST" String;

@@ -20,6 +20,7 @@ mod agreement;
 mod bars;
 mod delayed;
 mod describe;
+mod frames;
 mod hosts;
 mod layer;
 mod origins;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 
 pub use self::admin::AdminListen;
 pub use self::delayed::DelayedMarket;
+pub use self::frames::Framers;
 pub use self::hosts::AllowedHosts;
 pub use self::layer::{DelayedEntry, IssuerEntry, Layer, ProductEntry, PublisherEntry, TlsEntry, check_variables};
 pub use self::origins::{Origin, Origins};
@@ -122,6 +124,8 @@ pub struct Config {
     pub enable_echo: bool,
     /// Origins, beside the server's own, whose pages may use it.
     pub allow_origin: Origins,
+    /// Origins whose pages may frame the page of this server.
+    pub allow_frame: Framers,
     /// Names that requests may give for the server.
     pub allow_host: AllowedHosts,
     pub log: String,
@@ -300,6 +304,7 @@ mod tests {
             ("addresses_exempt = '10.0.0.0/33'", "addresses_exempt: invalid address or network \"10.0.0.0/33\""),
             ("trusted_proxies = '10.0.0.1,lb'", "trusted_proxies: invalid address or network \"lb\""),
             ("allow_origin = 'example.com'", "allow_origin: invalid origin \"example.com\""),
+            ("allow_frame = 'null'", "allow_frame: invalid origin \"null\""),
             ("feed = ['simm']", "unknown feed \"simm\": expected sim"),
             ("publish_token = 'a b'", "publish_token: invalid token"),
             ("operator_token = ''", "operator_token: invalid token of 0 bytes: expected 16 to 256"),

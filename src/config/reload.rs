@@ -76,7 +76,7 @@ reload! {
         stale_ms instrument_expire_ms delayed spool_dir spool_bytes_max spool_conflate_ms revocations_file usage_dir usage_bytes_max
         usage_files_max;
     changed: tls_pairs tls_limits publishers operator_tokens operator_certificates access enable_echo
-        allow_origin allow_host sessions log log_lines_per_s
+        allow_origin allow_frame allow_host sessions log log_lines_per_s
         connections_per_address_max addresses_exempt trusted_proxies handshakes_per_s handshakes_per_address_per_s
         pending_connections_max pending_per_address_max get_units_per_address_per_s answer_bytes_max
         answer_bytes_per_address_max answer_bytes_per_connection_max echoes_max publishers_max publish_pace

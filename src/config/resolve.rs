@@ -12,7 +12,7 @@ use super::delayed::{resolve_delayed, resolve_spool_bytes};
 use super::publishers::{resolve_identities, resolve_operator_certificates, resolve_tokens};
 use super::range::within;
 use super::tls::{TlsLimits, TlsListener};
-use super::{AdminListen, AllowedHosts, Config, ConfigError, Layer, Machine, Origins};
+use super::{AdminListen, AllowedHosts, Config, ConfigError, Framers, Layer, Machine, Origins};
 use crate::auth::Token;
 use crate::ingest::PaceSettings;
 use crate::ingest::registry::Spec;
@@ -66,6 +66,7 @@ impl Config {
             usage_files_max: within!(layer.usage_files_max, 1200, 2, 1_000_000),
             enable_echo: layer.enable_echo.unwrap_or(false),
             allow_origin: resolve_origins(layer.allow_origin.as_deref().unwrap_or("none"))?,
+            allow_frame: resolve_framers(layer.allow_frame.as_deref().unwrap_or("none"))?,
             allow_host: resolve_hosts(layer.allow_host.as_deref())?,
             log: layer.log.clone().unwrap_or_else(|| "info".to_owned()),
             log_lines_per_s: within!(layer.log_lines_per_s, 20, 0, 1_000_000),
@@ -361,6 +362,10 @@ fn resolve_pending(layer: &Layer, machine: &Machine) -> Result<(u32, u32), Confi
 
 fn resolve_origins(list: &str) -> Result<Origins, ConfigError> {
     Origins::parse(list).map_err(|problem| value("allow_origin", problem))
+}
+
+fn resolve_framers(list: &str) -> Result<Framers, ConfigError> {
+    Framers::parse(list).map_err(|problem| value("allow_frame", problem))
 }
 
 fn resolve_hosts(list: Option<&str>) -> Result<AllowedHosts, ConfigError> {

@@ -10,6 +10,7 @@ use http::header::HeaderMap;
 
 use super::content::Content;
 use super::response::{JSON, Response};
+use crate::config::Framers;
 
 macro_rules! files {
     ($($path:literal $kind:ident $source:literal;)*) => {
@@ -62,9 +63,13 @@ impl FileKind {
 }
 
 /// Content-Security-Policy of the page and of its scripts, since a worker is bound by the policy of its own script: only
-/// files of this server, nothing inline.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
-                      worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// files of this server, nothing inline, and these frames.
+fn policy(frame_ancestors: &str) -> String {
+    format!(
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; worker-src \
+         'self'; base-uri 'none'; form-action 'none'; frame-ancestors {frame_ancestors}"
+    )
+}
 
 /// The embedded files, ready to send.
 #[derive(Debug)]
@@ -77,14 +82,19 @@ impl Default for Assets {
 }
 
 impl Assets {
-    /// The response with the file at this path.
-    pub(super) fn find(&self, path: &str, headers: &HeaderMap) -> Option<Response> {
+    /// The response with the file at this path; pages of `framers` may show the page in a frame.
+    pub(super) fn find(&self, path: &str, headers: &HeaderMap, framers: &Framers) -> Option<Response> {
         let (kind, content) = self.0.get(if path == "/" { "/index.html" } else { path })?;
         let response = content.response(headers);
         Some(match kind {
             // Isolates the page from windows of other origins that opened it or that it opens.
-            FileKind::Page => response.policy(POLICY).with("Cross-Origin-Opener-Policy", "same-origin"),
-            FileKind::Script => response.policy(POLICY),
+            FileKind::Page => {
+                let response = response.policy(policy(framers.sources()));
+                let response = response.with("Cross-Origin-Opener-Policy", "same-origin");
+                // For browsers that do not know the policy. It cannot list origins.
+                if framers.none() { response.with("X-Frame-Options", "DENY") } else { response }
+            }
+            FileKind::Script => response.policy(policy(Framers::default().sources())),
             FileKind::Style | FileKind::Image | FileKind::Text | FileKind::Description => response,
         })
     }

@@ -19,7 +19,7 @@ pub(super) struct Response {
     headers: Vec<(&'static str, Cow<'static, str>)>,
     vary: Vec<&'static str>,
     cache_control: &'static str,
-    policy: &'static str,
+    policy: Cow<'static, str>,
     resource_policy: &'static str,
     /// Shared by all clients that get the same bytes.
     pub(super) body: Bytes,
@@ -69,7 +69,7 @@ impl Response {
             headers: Vec::new(),
             vary: Vec::new(),
             cache_control: CACHE_CONTROL,
-            policy: POLICY,
+            policy: Cow::Borrowed(POLICY),
             resource_policy: "same-origin",
             body: Bytes::new(),
             is_shared: false,
@@ -111,8 +111,8 @@ impl Response {
     }
 
     /// Replaces the Content-Security-Policy.
-    pub(super) fn policy(self, policy: &'static str) -> Self {
-        Self { policy, ..self }
+    pub(super) fn policy(self, policy: impl Into<Cow<'static, str>>) -> Self {
+        Self { policy: policy.into(), ..self }
     }
 
     /// Forbids caches that several clients use to keep the response, which differs by who asks.
@@ -145,7 +145,7 @@ impl Response {
         if !self.vary.is_empty() {
             text += &format!("Vary: {}\r\n", self.vary.join(", "));
         }
-        let (cache_control, policy, resource_policy) = (self.cache_control, self.policy, self.resource_policy);
+        let (cache_control, policy, resource_policy) = (self.cache_control, &self.policy, self.resource_policy);
         text += &format!(
             "Cache-Control: {cache_control}\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\n\
              Referrer-Policy: no-referrer\r\nCross-Origin-Resource-Policy: {resource_policy}\r\n\

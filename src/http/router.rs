@@ -228,7 +228,7 @@ async fn get(
         Some(Endpoint::Origin) => Ok(of_origin::get(request, &server.config())),
         Some(Endpoint::Healthz) => health::healthz(server.state()),
         Some(Endpoint::Readyz) => health::readyz(server.state()),
-        _ => server.shared.assets.find(path, headers).ok_or_else(|| not_found(path)),
+        _ => server.shared.assets.find(path, headers, &server.config().allow_frame).ok_or_else(|| not_found(path)),
     }
 }
 

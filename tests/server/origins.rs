@@ -182,6 +182,38 @@ fn sighup_changes_the_list() {
 }
 
 #[test]
+fn page_is_framed_by_the_pages_of_the_list_only() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("tickcast.toml");
+    let write = |list: &str| {
+        let text = format!("listen = '127.0.0.1:0'\nfeed = ['none']\nallow_frame = '{list}'\n");
+        std::fs::write(&file, text).expect("the folder is writable");
+    };
+    write("none");
+    let server = Server::spawn(Program::command(&["--config", file.to_str().expect("UTF-8")]));
+    let header = |path: &str, name: &str| request(server.address, "GET", path, &[]).header(name).map(str::to_owned);
+    let policy = |path: &str| header(path, "content-security-policy").expect("a policy");
+    assert!(policy("/").ends_with("; frame-ancestors 'none'"), "{}", policy("/"));
+    assert_eq!(header("/", "x-frame-options").as_deref(), Some("DENY"));
+    write("https://App.example, http://localhost:3000");
+    server.program.signal(Signal::HUP);
+    server.program.wait_for_stderr("settings were read again: allow_frame");
+    let until = std::time::Instant::now() + DEADLINE;
+    while !policy("/").ends_with("; frame-ancestors https://app.example http://localhost:3000") {
+        assert!(std::time::Instant::now() < until, "{}", policy("/"));
+    }
+    assert_eq!(header("/", "x-frame-options"), None);
+    // The page alone: no other response can be framed.
+    for path in ["/page.js", "/v1/instruments", "/healthz"] {
+        assert!(policy(path).ends_with("frame-ancestors 'none'"), "{path}: {}", policy(path));
+    }
+    write("https://app.example;script-src");
+    server.program.signal(Signal::HUP);
+    server.program.wait_for_stderr("allow_frame: invalid origin \"https://app.example;script-src\"");
+    assert!(policy("/").contains("http://localhost:3000"), "the list is unchanged");
+}
+
+#[test]
 fn an_image_request_of_another_site_opens_no_stream() {
     let server = Server::start(&["--feed", "none"]);
     let status = |site| request(server.address, "HEAD", "/v1/sse?symbols=*", &[("Sec-Fetch-Site", site)]).status;

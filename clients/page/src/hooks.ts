@@ -6,6 +6,7 @@
  * | `body[data-connection]` | `connecting`, `live`, `stale`, `reconnecting`, `idle`, `closed` |
  * | `body[data-old]` | `yes` while the prices on the page are from before a lost connection |
  * | `body[data-view]` | `markets`, `operator` |
+ * | `body[data-embedded]` | `yes` where the address asks for the chart alone |
  * | `body[data-pane]` | the pane shown on a phone: `watchlist`, `chart`, `ladder`, `trades`, `operator` |
  * | `html[data-theme]` | `light`, `dark`; absent for the system's theme |
  * | `[data-panel=NAME]` | `watchlist`, `ident`, `chart`, `ladder`, `trades`, `status`, `banner`, `operator`, `about`, `login`, |

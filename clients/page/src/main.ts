@@ -4,11 +4,11 @@
  */
 
 import { CHANGED, type Frame, connect } from "tickcast";
-import { addressText } from "./address.ts";
+import { addressText, parseAddress } from "./address.ts";
 import { AlertPanel } from "./alert-panel.ts";
 import { Chart, DRAW_EVERY_MS, INTERVALS_S } from "./chart.ts";
 import { delayText, gridText } from "./delay.ts";
-import { attribute, field, part, write } from "./dom.ts";
+import { attribute, field, mark, part, write } from "./dom.ts";
 import { noteFrame } from "./hooks.ts";
 import { Ident } from "./ident.ts";
 import { Ladder } from "./ladder.ts";
@@ -32,7 +32,11 @@ const panel = (name: string): HTMLElement => part(document, `[data-panel="${name
 
 const login = new Login(panel("login") as HTMLDialogElement, part(document, "[data-action=login]"));
 const client = connect({ url: location.origin, conflateMs: recallConflation(), token: login.provide });
-const all = client.subscribe({ symbols: "*", channels: ["quote", "trade", "ticker"] });
+/** Another page shows the chart alone in a frame: only its instrument is subscribed. */
+const { isEmbedded, symbol: framed } = parseAddress(location.hash);
+mark(document.body, "embedded", isEmbedded ? "yes" : "");
+const symbols = isEmbedded && framed !== "" ? [framed] : "*";
+const all = client.subscribe({ symbols, channels: ["quote", "trade", "ticker"] });
 /** The server has sent all of its instruments. */
 let isSynced = false;
 /** The subscription to the book of the chosen instrument. */
@@ -98,11 +102,13 @@ function choose(symbol: string): void {
   chosenSymbol = symbol;
   chosen = row;
   for (const dialog of [alerts, lists]) dialog.symbol = symbol;
-  book.symbols = symbol === "" ? [] : [symbol];
+  const only = symbol === "" ? [] : [symbol];
+  if (!isEmbedded) book.symbols = only;
+  else if (symbol !== "") all.symbols = only;
   ident.choose(row);
   if (row < 0) ident.showUnknown(symbol);
   showZone();
-  for (const shown of [chart, ladder, trades]) shown.choose(row);
+  for (const shown of isEmbedded ? [chart] : [chart, ladder, trades]) shown.choose(row);
   watchlist.chosen = row;
   showTitle();
 }
@@ -156,7 +162,7 @@ function onFrame(frame: Frame): void {
   if (frame.gaps.some(({ row, channel }) => row === chosen && channel === "trade")) trades.reload();
   chart.take(frame);
   second.take(frame);
-  alerts.take(frame);
+  if (!isEmbedded) alerts.take(frame);
   watchlist.take(frame);
   // Hidden panels are not drawn; refresh() draws everything when they are shown again.
   if (!navigation.showsMarkets) return;
@@ -253,6 +259,11 @@ search.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 document.addEventListener("keydown", onKey);
+// Another kind of page: it has other subscriptions.
+addEventListener("hashchange", () => {
+  if (parseAddress(location.hash).isEmbedded !== isEmbedded) location.reload();
+});
+if (!isEmbedded) second.start();
 
 /** The keys of the page, except in input fields. */
 function onKey(event: KeyboardEvent): void {
@@ -262,6 +273,7 @@ function onKey(event: KeyboardEvent): void {
   if (target instanceof HTMLInputElement || target instanceof HTMLSelectElement) return;
   const key = event.key.toLowerCase();
   const interval = INTERVALS_S[Number(event.key) - 1];
+  if (isEmbedded && !"?ez".includes(key) && interval === undefined) return;
   if (event.key === "/") search.focus();
   else if (event.key === "?") about.showModal();
   else if (interval !== undefined) chart.setInterval(interval);

@@ -92,7 +92,6 @@ export class Navigation {
       if (!isEmbedded) remember("symbol", named);
       this.#show("chart");
     }
-    this.#handlers.listNamed(this.#list);
     this.#view = view;
     mark(document.body, "view", view);
     if (view === "operator") this.#show("operator");
@@ -107,6 +106,8 @@ export class Navigation {
     const back = part<HTMLAnchorElement>(document, "[data-go=markets]");
     back.href = this.#hashOf(this.#symbol);
     this.settle();
+    // After the instrument: choosing one clears the notice, which may say what is wrong with the list.
+    this.#handlers.listNamed(this.#list);
     this.#handlers.viewChosen(view);
   }
 

@@ -32,7 +32,11 @@ export class SecondChart {
     this.#market = market;
     this.#zoneOf = zoneOf;
     this.#root = this.#copy();
-    if (this.#symbol !== "") queueMicrotask(() => this.#open());
+  }
+
+  /** Opens the chart that was open at the last visit. */
+  start(): void {
+    if (this.#symbol !== "") this.#open();
   }
 
   get isOpen(): boolean {

@@ -11,6 +11,8 @@ mod delayed;
 mod events;
 mod handling;
 mod large;
+mod layout;
+mod lists;
 mod login;
 mod market;
 mod measure;
