@@ -37,8 +37,15 @@ await build({
   target: "es2022",
   charset: "utf8",
 });
-for (const file of ["index.html", "favicon.svg"]) await copyFile(join(here, "src", file), join(out, file));
+await copyFile(join(here, "src/favicon.svg"), join(out, "favicon.svg"));
+const [page, dialogs] = await Promise.all(["index.html", "dialogs.html"].map(sourceOf));
+await writeFile(join(out, "index.html"), page.replace("    <!-- dialogs.html -->\n", () => dialogs));
 await writeFile(join(out, "licences.txt"), await licences(Object.keys(metafile.inputs)));
+
+/** The text of a file of `src`. */
+function sourceOf(file) {
+  return readFile(join(here, "src", file), "utf8");
+}
 
 /** The licences of the packages of these files. */
 async function licences(files) {

@@ -58,7 +58,8 @@ export class AlertPanel {
 
   /** Instruments were defined or released: finds the rows of the symbols. */
   renew(): void {
-    const rows = [...this.#alerts.symbols].map((symbol) => [this.#market.client.instruments.row(symbol), symbol] as const);
+    const { instruments } = this.#market.client;
+    const rows = [...this.#alerts.symbols].map((symbol) => [instruments.row(symbol), symbol] as const);
     this.#rows = new Map(rows.filter(([row]) => row >= 0));
   }
 
@@ -125,8 +126,9 @@ export class AlertPanel {
   /** Asks for the permission, if the user was not asked before. */
   async #ask(): Promise<void> {
     if (!("Notification" in window)) return;
-    const permission = Notification.permission === "default" ? await Notification.requestPermission() : Notification.permission;
-    if (permission !== "granted") this.#say("This browser shows no notifications of this page: it shows alerts while it is open.");
+    const isNew = Notification.permission === "default";
+    const permission = isNew ? await Notification.requestPermission() : Notification.permission;
+    if (permission !== "granted") this.#say("This browser shows no notifications of this page: the page shows alerts.");
   }
 
   #changed(): void {

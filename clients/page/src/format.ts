@@ -144,8 +144,9 @@ export function foldText(ended: number, away: number): string {
 
 /** The interval of a candle: `5s`, `15m`, `1h`, `1d`. */
 export function intervalText(seconds: number): string {
-  const [unit, letter] = seconds >= 86_400 ? [86_400, "d"] : seconds >= 3600 ? [3600, "h"] : seconds >= 60 ? [60, "m"] : [1, "s"];
-  return `${seconds / Number(unit)}${letter}`;
+  const units = [[86_400, "d"], [3600, "h"], [60, "m"], [1, "s"]] as const;
+  const [unit, letter] = units.find(([unit]) => seconds >= unit) ?? units[3];
+  return `${seconds / unit}${letter}`;
 }
 
 /** What a button says that shows the bars beyond the scale. */

@@ -9,8 +9,8 @@
  * | `body[data-embedded]` | `yes` where the address asks for the chart alone |
  * | `body[data-pane]` | the pane shown on a phone: `watchlist`, `chart`, `ladder`, `trades`, `operator` |
  * | `html[data-theme]` | `light`, `dark`; absent for the system's theme |
- * | `[data-panel=NAME]` | `watchlist`, `ident`, `chart`, `ladder`, `trades`, `status`, `banner`, `operator`, `about`, `login`, |
- * | | `alerts`, `notices`, `lists`, `second` |
+ * | `[data-panel=NAME]` | `watchlist`, `ident`, `chart`, `ladder`, `trades`, `status`, `banner`, `operator`, |
+ * | | `about`, `login`, `alerts`, `notices`, `lists`, `second` |
  * | `[data-row=SYMBOL]` | a row of the watchlist in view, with `data-state` LIVE, STALE, |
  * | | RESYNCING, UNKNOWN, HALTED, ENDED |
  * | `#watchlist-fold` | the row of those that have ended or are not back; its button has `aria-expanded` |

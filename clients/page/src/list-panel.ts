@@ -137,7 +137,8 @@ export class ListPanel {
     const focused = document.activeElement?.getAttribute("aria-label") ?? "";
     field(this.#dialog, "list-list").replaceChildren(...all.map((list) => this.#item(list)));
     if (focused !== "") this.#dialog.querySelector<HTMLElement>(`[aria-label=${CSS.escape(focused)}]`)?.focus();
-    write(field(this.#dialog, "list-none"), all.length === 0 ? "No lists yet. A new list begins with the instrument." : "");
+    const none = "No lists yet. A new list begins with the instrument.";
+    write(field(this.#dialog, "list-none"), all.length === 0 ? none : "");
   }
 
   #item(list: List): HTMLElement {

@@ -1,6 +1,6 @@
 /**
- * Named lists of instruments: stored by the page, and shared in its address, as `Crypto:BTC-USD,ETH-USD` where each name
- * is percent-encoded. Pure.
+ * Named lists of instruments: stored by the page, and shared in its address, as `Crypto:BTC-USD,ETH-USD` where each
+ * name is percent-encoded. Pure.
  */
 
 export interface List {
@@ -20,7 +20,9 @@ export function parseList(text: string): List | string {
   const colon = text.indexOf(":");
   if (colon < 0) return `The list in the address has no name: ${EXPECTED}.`;
   const parts = [text.slice(0, colon), ...text.slice(colon + 1).split(",")].map(decodedPart);
-  if (parts.some((part) => part === null)) return "The list in the address has a wrong % sign: expected two hex digits after it.";
+  if (parts.some((part) => part === null)) {
+    return "The list in the address has a wrong % sign: expected two hex digits after it.";
+  }
   const [name = "", ...symbols] = parts as string[];
   const wrong = nameProblem(name.trim());
   if (wrong !== "") return `The list in the address: ${wrong}`;
@@ -29,7 +31,9 @@ export function parseList(text: string): List | string {
     return `The list in the address has ${known.length} symbols: ${EXPECTED}.`;
   }
   const long = known.find((symbol) => symbol.length > SYMBOL_MAX);
-  if (long !== undefined) return `The list in the address has a symbol of ${long.length} letters: expected at most ${SYMBOL_MAX}.`;
+  if (long !== undefined) {
+    return `The list in the address has a symbol of ${long.length} letters: expected at most ${SYMBOL_MAX}.`;
+  }
   return { name: name.trim(), symbols: known };
 }
 

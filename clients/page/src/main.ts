@@ -59,7 +59,8 @@ const alerts = new AlertPanel(
 );
 const operator = new Operator(panel("operator"));
 const watchlist = new Watchlist(panel("watchlist"), market, (row) => navigation.open(market.symbol(row)));
-const lists = new ListPanel(panel("lists") as HTMLDialogElement, panel("listbar"), part(document, "[data-action=lists]"), {
+const listButton = part(document, "[data-action=lists]");
+const lists = new ListPanel(panel("lists") as HTMLDialogElement, panel("listbar"), listButton, {
   shown: (symbols) => (watchlist.list = symbols),
   linkTo: (list) => `${location.origin}${location.pathname}${addressText(chosenSymbol, false, list)}`,
   left: () => navigation.dropList(),

@@ -1,6 +1,6 @@
 /**
- * Older bars of a chart, which are requested as its user scrolls to them: one request at a time, each for the bars before
- * the first that the chart has, until an answer has none.
+ * Older bars of a chart, which are requested as its user scrolls to them: one request at a time, each for the bars
+ * before the first that the chart has, until an answer has none.
  */
 
 import { type Bar, type BarsAnswer, barsOf } from "./candles.ts";

@@ -24,5 +24,13 @@ function trouble(phase: ConnectionPhase, wasLive: boolean, state: InstrumentStat
   if (phase === "stale") return "stale";
   if (phase === "closed" || phase === "waiting" || (phase === "connecting" && wasLive)) return "connection lost";
   if (phase !== "live") return "";
-  return { STALE: "stale", RESYNCING: "stale", UNKNOWN: "not back", HALTED: "halted", ENDED: "ended" }[state as string] ?? "";
+  return WORDS[state] ?? "";
 }
+
+const WORDS: Partial<Record<InstrumentState | "", string>> = {
+  STALE: "stale",
+  RESYNCING: "stale",
+  UNKNOWN: "not back",
+  HALTED: "halted",
+  ENDED: "ended",
+};

@@ -422,7 +422,7 @@ export class Watchlist {
     const { phase } = this.#market.client.connection;
     const rows = this.#known + this.#away;
     const [title, hint] =
-      (rows === 0 && this.#empty) || emptyTexts(rows, this.#search, this.#pinnedOnly, phase === "live", this.#list);
+      (rows === 0 && this.#empty) || emptyTexts(rows, this.#search, this.#pinnedOnly, phase === "live", this.#list?.size ?? NaN);
     write(field(empty, "empty-title"), title);
     write(field(empty, "empty-hint"), hint);
     const spinner = empty.querySelector(".spinner");
@@ -435,11 +435,19 @@ export class Watchlist {
 /** Title and hint in place of rows. */
 type Reason = readonly [title: string, hint: string];
 
-function emptyTexts(rows: number, search: string, pinnedOnly: boolean, live: boolean, list: ReadonlySet<string> | null): [string, string] {
+/** `listed` is the size of the chosen list; NaN for all instruments. */
+function emptyTexts(
+  rows: number,
+  search: string,
+  pinnedOnly: boolean,
+  live: boolean,
+  listed: number,
+): [string, string] {
   if (rows === 0 && !live) return ["Connecting", "Prices appear as soon as the server answers."];
   if (rows === 0) return ["No instruments yet", "They appear here as soon as a feed or a publisher defines one."];
   if (search !== "") return ["No symbol matches", `No symbol or venue contains “${search}”.`];
-  if (list !== null) return ["The list is empty here", `This server has none of its ${countText(list.size)} instruments.`];
+  if (listed === 0) return ["The list is empty", "The button Lists, or the key L, adds instruments."];
+  if (listed > 0) return ["Nothing of the list", `This server has none of its ${countText(listed)} instruments.`];
   return pinnedOnly ? ["Nothing is pinned", "A star, or the key P, pins an instrument."] : ["", ""];
 }
 

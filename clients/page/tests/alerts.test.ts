@@ -48,7 +48,8 @@ test("only whole alerts are restored", () => {
   const alerts = new Alerts([]);
   alerts.add("A", "above", "1.50", 0);
   expect(isAlerts(JSON.parse(JSON.stringify(alerts.all)))).toBe(true);
-  for (const wrong of [null, {}, [null], [{}], [{ ...alerts.all[0], price: "1e5" }], [{ ...alerts.all[0], side: "up" }]]) {
+  const [alert] = alerts.all;
+  for (const wrong of [null, {}, [null], [{}], [{ ...alert, price: "1e5" }], [{ ...alert, side: "up" }]]) {
     expect(isAlerts(wrong)).toBe(false);
   }
 });

@@ -123,5 +123,6 @@ test("instruments that are not back after a restart are not counted as the serve
 });
 
 test("the fold counts what has ended apart from what is not back", () => {
-  expect([foldText(1200, 0), foldText(0, 2), foldText(3, 1)]).toEqual(["1,200 ended", "2 not back", "3 ended, 1 not back"]);
+  const texts = [foldText(1200, 0), foldText(0, 2), foldText(3, 1)];
+  expect(texts).toEqual(["1,200 ended", "2 not back", "3 ended, 1 not back"]);
 });

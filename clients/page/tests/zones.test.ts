@@ -52,5 +52,6 @@ test("every zone of the table is known", () => {
 });
 
 test("only the offered choices are restored", () => {
-  expect(["local", "utc", "exchange", "mars", 1, null].map(isZoneChoice)).toEqual([true, true, true, false, false, false]);
+  expect(["local", "utc", "exchange"].every(isZoneChoice)).toBe(true);
+  expect(["mars", 1, null].some(isZoneChoice)).toBe(false);
 });

@@ -97,18 +97,21 @@ fn the_chart_alone_is_shown_in_frames_of_listed_pages_only() {
 
 /// Pairs of elements that overlap, and elements that leave the window, among those that are side by side.
 const COLLISIONS: &str = "(() => {
-    const groups = ['.top > *', '.ident .name > *, .ident .price > *', '.ident dl > div', '.chart:not([hidden]) .bar > *',
-      '.ladder .bar > *', '.trades .bar > *', '.listbar > *', '.status > *', '.panes > *', '.segments[data-field=interval] > *'];
+    const groups = ['.top > *', '.ident .name > *, .ident .price > *', '.ident dl > div', '.ladder .bar > *',
+      '[data-panel=chart] .bar > *', '[data-panel=second] .bar > *', '.trades .bar > *', '.listbar > *', '.status > *',
+      '.panes > *', '[data-panel=chart] .segments > *'];
     const found = [];
     const nameOf = (element) => `${element.tagName}.${element.className} ${element.textContent.trim().slice(0, 20)}`;
     for (const group of groups) {
       const visible = [...document.querySelectorAll(group)].filter((element) => element.checkVisibility());
-      const boxes = visible.map((element) => [element, element.getBoundingClientRect()]).filter(([, box]) => box.width > 1);
+      const all = visible.map((element) => [element, element.getBoundingClientRect()]);
+      const boxes = all.filter(([, box]) => box.width > 1);
       for (const [element, box] of boxes) {
         if (box.left < -0.5 || box.right > innerWidth + 0.5) found.push(`${nameOf(element)} leaves the window`);
       }
       boxes.forEach(([one, a], at) => boxes.slice(at + 1).forEach(([two, b]) => {
-        const apart = a.right <= b.left + 0.5 || b.right <= a.left + 0.5 || a.bottom <= b.top + 0.5 || b.bottom <= a.top + 0.5;
+        const isBeside = a.right <= b.left + 0.5 || b.right <= a.left + 0.5;
+        const apart = isBeside || a.bottom <= b.top + 0.5 || b.bottom <= a.top + 0.5;
         if (!apart) found.push(`${nameOf(one)} overlaps ${nameOf(two)}`);
       }));
     }
