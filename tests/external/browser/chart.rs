@@ -266,7 +266,7 @@ fn bars_trades_and_a_picture_are_saved() {
     // By keys: the menu opens at its first item.
     page.run("document.querySelector('[data-panel=chart] [data-action=menu]').focus()");
     page.press("Enter");
-    for _ in 0..2 {
+    for _ in 0..3 {
         page.press("ArrowDown");
     }
     page.press("Enter");
