@@ -189,3 +189,8 @@ export function spanText(seconds: number): string {
 export function clockText(unixMs: number): string {
   return LOCAL.clock(unixMs);
 }
+
+/** The zone of {@link clockText}: `UTC+1`. */
+export function localZoneText(unixMs: number): string {
+  return LOCAL.label(unixMs);
+}

@@ -5,7 +5,7 @@
  */
 
 import { attribute, field, make, mark, part, write } from "./dom.ts";
-import { NONE, bytesText, compactText, countText, millisText, spanText } from "./format.ts";
+import { NONE, bytesText, compactText, countText, localZoneText, millisText, spanText } from "./format.ts";
 import {
   type OperatorAnswer,
   Rates,
@@ -44,6 +44,7 @@ export class Operator {
     clearTimeout(this.#timer);
     if (!visible) return;
     this.#chart ??= new RateChart(field(this.#root, "rates"));
+    write(field(this.#root, "rates-zone"), `Times in ${localZoneText(Date.now())}`);
     this.#restart();
   }
 

@@ -10,7 +10,7 @@ import {
   type UTCTimestamp,
 } from "lightweight-charts";
 import { colour } from "./dom.ts";
-import { clockText, compactText } from "./format.ts";
+import { clockText, compactText, localZoneText } from "./format.ts";
 import { Samples, type Timed } from "./samples.ts";
 
 const LINES = ["in", "out", "sends"] as const;
@@ -32,7 +32,7 @@ export class RateChart {
         secondsVisible: true,
         tickMarkFormatter: (time: unknown) => clockText(Number(time) * 1000),
       },
-      localization: { timeFormatter: (time: unknown) => clockText(Number(time) * 1000), priceFormatter: compactText },
+      localization: { timeFormatter: zonedText, priceFormatter: compactText },
     });
     // Lines differ in their dashes as well, not in their colours alone.
     const line = (lineStyle: LineStyle): ISeriesApi<"Line"> =>
@@ -77,4 +77,10 @@ function pointsOf(points: readonly Timed<Sample>[], name: keyof Sample): { time:
   return points
     .filter(({ value }) => Number.isFinite(value[name]))
     .map(({ time, value }) => ({ time: time as UTCTimestamp, value: value[name] }));
+}
+
+/** The time of the crosshair, with its zone. */
+function zonedText(time: unknown): string {
+  const unixMs = Number(time) * 1000;
+  return `${clockText(unixMs)} ${localZoneText(unixMs)}`;
 }

@@ -25,6 +25,8 @@ test("a trend, a step and a crash are shown whole", () => {
   expect(range(trend)).toEqual({ low: 99, high: 1091 });
   // A crash by a third two bars ago: the price is still there.
   expect(range([...calm(98), 60, 61])).toEqual({ low: 59, high: 105 });
+  // One by four fifths, in the newest bar.
+  expect(range([...calm(99), 20])).toEqual({ low: 19, high: 105 });
   expect(range([...calm(60), ...calm(40, 300)])).toEqual({ low: 99, high: 305 });
 });
 

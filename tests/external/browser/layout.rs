@@ -134,6 +134,9 @@ fn nothing_overlaps_on_a_phone_of_360_pixels() {
         assert_eq!(page.get(COLLISIONS), json!([]), "{pane}");
         page.screenshot(&format!("phone-360-{pane}"));
     }
+    page.ask("tap", json!({"selector": "[data-pane-of=chart]"}));
+    page.ask("tap", json!({"selector": "[data-action=close-second]"}));
+    page.until("!document.querySelector('[data-panel=second]').checkVisibility()");
     page.is_clean(&[]);
 }
 
