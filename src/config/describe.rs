@@ -192,7 +192,7 @@ impl Config {
                     self.access.sessions.policy.word()
                 ),
             ),
-            ("usage_dir", self.usage().to_string()),
+            ("usage_dir", self.usage.to_string()),
         ]
     }
 

@@ -116,11 +116,8 @@ pub struct Config {
     pub spool_conflate_ms: u32,
     /// Revoked tokens and users.
     pub revocations_file: Option<PathBuf>,
-    /// Folder of the log of who has access; `None`: there is none.
-    pub usage_dir: Option<PathBuf>,
-    /// Of one file.
-    pub usage_bytes_max: u64,
-    pub usage_files_max: usize,
+    /// The log of who has access.
+    pub usage: UsageSettings,
     pub enable_echo: bool,
     /// Origins, beside the server's own, whose pages may use it.
     pub allow_origin: Origins,
@@ -222,15 +219,6 @@ impl Config {
             define_bytes_max: self.define_bytes_max,
             book_levels_max: self.book_levels_max,
             inflate_ratio_max: self.shard.inflate_ratio_max,
-        }
-    }
-
-    /// The log of who has access.
-    pub fn usage(&self) -> UsageSettings {
-        UsageSettings {
-            folder: self.usage_dir.clone(),
-            bytes_max: self.usage_bytes_max,
-            files_max: self.usage_files_max,
         }
     }
 

@@ -61,6 +61,7 @@ fn setting(field: &'static str) -> &'static str {
         "access" => "issuer",
         "sessions" => "session",
         "archive" => "archive_dir or archive_bytes_max",
+        "usage" => "usage_dir, usage_bytes_max or usage_files_max",
         "tls_limits" => {
             "tls_handshakes_per_s, tls_handshakes_per_address_per_s, tls_handshakes_pending_max or \
              tls_handshake_timeout_ms"
@@ -72,9 +73,9 @@ fn setting(field: &'static str) -> &'static str {
 reload! {
     // They determine sockets, threads and memory that exist already.
     fixed: listen admin_listen tls_listen tls_min_version tls_client_ca cores feeds connections_max instruments_max
-        book_levels_max ring_bytes bars_bytes trades_bytes archive send_buffer_bytes receive_buffer_bytes notsent_lowat_bytes
-        stale_ms instrument_expire_ms delayed spool_dir spool_bytes_max spool_conflate_ms revocations_file usage_dir usage_bytes_max
-        usage_files_max;
+        book_levels_max ring_bytes bars_bytes trades_bytes archive send_buffer_bytes receive_buffer_bytes
+        notsent_lowat_bytes stale_ms instrument_expire_ms delayed spool_dir spool_bytes_max spool_conflate_ms
+        revocations_file usage;
     changed: tls_pairs tls_limits publishers operator_tokens operator_certificates access enable_echo
         allow_origin allow_frame allow_host sessions log log_lines_per_s
         connections_per_address_max addresses_exempt trusted_proxies handshakes_per_s handshakes_per_address_per_s

@@ -1,7 +1,6 @@
 //! From a layer of settings to a checked configuration: defaults, ranges, and the limits of the machine.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 
 use ipnet::IpNet;
 
@@ -18,6 +17,7 @@ use crate::ingest::PaceSettings;
 use crate::ingest::registry::Spec;
 use crate::sequencer::OwnerLimits;
 use crate::shard;
+use crate::usage::UsageSettings;
 
 /// Descriptors that are neither connections nor publishers: listeners, rings, eventfds, files.
 const DESCRIPTORS_RESERVED: u64 = 500;
@@ -61,9 +61,7 @@ impl Config {
             spool_bytes_max: resolve_spool_bytes(&layer)?,
             spool_conflate_ms: within!(layer.spool_conflate_ms, 0, 0, 60_000),
             revocations_file: layer.revocations_file.clone(),
-            usage_dir: resolve_usage_dir(layer.usage_dir.as_ref())?,
-            usage_bytes_max: within!(layer.usage_bytes_max, 64 << 20, 4096, 1 << 40),
-            usage_files_max: within!(layer.usage_files_max, 1200, 2, 1_000_000),
+            usage: resolve_usage(&layer)?,
             enable_echo: layer.enable_echo.unwrap_or(false),
             allow_origin: resolve_origins(layer.allow_origin.as_deref().unwrap_or("none"))?,
             allow_frame: resolve_framers(layer.allow_frame.as_deref().unwrap_or("none"))?,
@@ -267,11 +265,16 @@ fn resolve_admin_listen(given: Option<&str>, listen: SocketAddr) -> Result<Optio
     Ok(Some(parsed))
 }
 
-fn resolve_usage_dir(given: Option<&PathBuf>) -> Result<Option<PathBuf>, ConfigError> {
-    if given.is_some_and(|folder| folder.as_os_str().is_empty()) {
+fn resolve_usage(layer: &Layer) -> Result<UsageSettings, ConfigError> {
+    let folder = layer.usage_dir.clone();
+    if folder.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
         return Err(value("usage_dir", "empty: expected a folder".to_owned()));
     }
-    Ok(given.cloned())
+    Ok(UsageSettings {
+        folder,
+        bytes_max: within!(layer.usage_bytes_max, 64 << 20, 4096, 1 << 40),
+        files_max: within!(layer.usage_files_max, 1200, 2, 1_000_000),
+    })
 }
 
 fn resolve_ring_bytes(given: Option<usize>) -> Result<usize, ConfigError> {

@@ -244,7 +244,7 @@ fn load_tls(config: &Config) -> Result<Option<Arc<TlsServer>>, StartError> {
 /// Who may subscribe, with the thread that keeps keys current.
 fn start_access(config: &Config) -> Result<Arc<Access>, StartError> {
     let access = load_access(config)?;
-    let usage = UsageLog::start(&config.usage(), config.shard.epoch).map_err(StartError::Usage)?;
+    let usage = UsageLog::start(&config.usage, config.shard.epoch).map_err(StartError::Usage)?;
     let access = Arc::new(access.with_usage(usage));
     if config.access.is_on() {
         access.start().map_err(StartError::Thread)?;

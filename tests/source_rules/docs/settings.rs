@@ -39,6 +39,7 @@ fn fixed_settings(reload: &str) -> BTreeSet<String> {
     let names = |field: String| match field.as_str() {
         "feeds" => vec!["feed".to_owned()],
         "archive" => ["archive_dir", "archive_bytes_max"].map(str::to_owned).to_vec(),
+        "usage" => ["usage_dir", "usage_bytes_max", "usage_files_max"].map(str::to_owned).to_vec(),
         _ => vec![field],
     };
     list("\n    fixed").into_iter().chain(list("shard_fixed")).flat_map(names).collect()
