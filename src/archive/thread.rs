@@ -12,8 +12,9 @@ use crossbeam::channel::{Receiver, RecvTimeoutError};
 use super::database::{Database, Priced, uniform};
 use super::{Archive, Request, WRITE_EVERY};
 use crate::affinity::keep_current_thread_on;
-use crate::bars::{BarQuery, BarStore, FoundBars, INTERVALS_S, StoredBar, complete_s};
-use crate::clock::wall_ns;
+use crate::bars::{Bar, BarQuery, BarStore, FoundBars, INTERVALS_S, StoredBar, complete_s};
+use crate::clock::{now_ns, wall_ns};
+use crate::day_tickers::PastMinute;
 use crate::lifecycle::Lifecycle;
 
 /// How often instruments that were defined are looked for.
@@ -118,11 +119,16 @@ impl Worker {
         for (id, symbol, exponents) in &unseeded {
             let known = self.parts.database.known(symbol, *exponents, SEEDS, now_s);
             let loads = self.parts.database.loads(symbol);
-            let mut bars = self.parts.store.lock_for_archive();
             match known.and_then(|known| Ok((known, loads?))) {
-                Ok((known, loads)) => bars.seed((*id, symbol, *exponents), known, loads),
+                Ok((known, loads)) => {
+                    let past = past_day(&known[1].bars, now_s);
+                    let is_first = self.parts.store.lock_for_archive().seed((*id, symbol, *exponents), known, loads);
+                    if let Some(tickers) = self.parts.store.tickers().filter(|_| is_first) {
+                        tickers.seed(*id, *exponents, &past, now_ns());
+                    }
+                }
                 Err(problem) => {
-                    bars.seed_later(*id);
+                    self.parts.store.lock_for_archive().seed_later(*id);
                     failure = Some(problem);
                 }
             }
@@ -233,4 +239,15 @@ impl Worker {
         let holes = self.parts.store.lock_for_archive().holes_of(instrument, from_s, query);
         Ok(FoundBars { since_s, bars, holes, exponents: Some(exponents), ..found })
     }
+}
+
+/// The minutes with trades of the last 24 hours, for computed tickers.
+fn past_day(minutes: &[Bar], now_s: u32) -> Vec<PastMinute> {
+    const DAY_S: u32 = 86_400;
+    let is_past = |bar: &&Bar| bar.trades > 0 && bar.time_s.saturating_add(DAY_S) > now_s && bar.time_s <= now_s;
+    let past = |bar: &Bar| {
+        let Bar { open, high, low, close, volume, .. } = *bar;
+        PastMinute { minutes_ago: (now_s - bar.time_s) / 60, open, high, low, close, volume }
+    };
+    minutes.iter().filter(is_past).map(past).collect()
 }

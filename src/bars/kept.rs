@@ -112,21 +112,23 @@ impl Bars {
     }
 
     /// Takes over what the archive has of an instrument, by length, at these exponents, and for which times bars were
-    /// loaded. Nothing happens if the instrument is not what it was meanwhile.
+    /// loaded. Nothing happens if the instrument is not what it was meanwhile. True if it is the first time since it is
+    /// defined.
     pub fn seed(
         &mut self,
         (id, symbol, exponents): (u32, &str, (i8, i8)),
         known: [Known; INTERVALS_S.len()],
         loads: Vec<(u32, u32)>,
-    ) {
+    ) -> bool {
         let (capacities, began_s) = (self.capacities, self.began_s);
-        let Some(row) = (id as usize).checked_sub(1).and_then(|at| self.rows.get_mut(at)) else { return };
+        let Some(row) = (id as usize).checked_sub(1).and_then(|at| self.rows.get_mut(at)) else { return false };
         if row.symbol.as_deref() != Some(symbol) {
-            return;
+            return false;
         }
         if row.exponents != Some(exponents) {
             // At the next time, with the others.
-            return self.seed_later(id);
+            self.seed_later(id);
+            return false;
         }
         let was_new = row.series.iter().all(Series::is_new);
         let is_first = row.seeded == Seeded::Never;
@@ -141,6 +143,7 @@ impl Bars {
         }
         let is_new = row.series.iter().all(Series::is_new);
         self.active += usize::from(was_new && !is_new);
+        is_first
     }
 
     /// Takes a portion of what is to be written: what was dropped, and changed bars that are complete at `now_s`, of so

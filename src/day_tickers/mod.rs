@@ -1,12 +1,13 @@
 //! Tickers that the server computes from the trades of the last 24 hours, for instruments whose source sends none.
 //!
 //! What always holds:
-//! * A ticker has the trades that came in the last 24 hours by a clock that is never set, or since the start. A trade
-//!   leaves within a minute after that time, or later where [`capacity`] is less than a bucket for each minute.
+//! * A ticker has the trades that came in the last 24 hours by a clock that is never set, or since the start; with an
+//!   archive also those of before, by minutes ([`DayTickers::seed`]). A trade leaves within a minute after that time, or later where [`capacity`] is less than a bucket for each minute.
 //! * It is made once a second at most, when there was a trade since the last one or when trades have left. The first comes
 //!   [`FIRST_AFTER_NS`] after the first trade: a source that sends its own is first.
 //! * The opening price is the first one in that time, the closing price the last one of all.
-//! * Sums are exact. One that 64 bits do not hold is absent; the turnover is rounded to the price exponent at the end.
+//! * Sums are exact. One that 64 bits do not hold is absent; the turnover is rounded to the price exponent at the end. It
+//!   is absent as long as there are trades of before the start, whose turnover is not known.
 //! * A source that has sent a ticker of its own gets none for that instrument any more ([`TickerOutcome::Own`]).
 //!
 //! What it does not do: read a clock, lock, number records, or know quotes: the sequencer sets bid and offer. Cost: some
@@ -38,6 +39,18 @@ pub struct ComputedTicker {
     /// Those of its values; `None` if they are not known.
     pub exponents: Option<(i8, i8)>,
     pub ticker: Ticker,
+}
+
+/// The trades of a minute before the start of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PastMinute {
+    /// How long ago it was.
+    pub minutes_ago: u32,
+    pub open: i64,
+    pub high: i64,
+    pub low: i64,
+    pub close: i64,
+    pub volume: i64,
 }
 
 /// What became of a ticker.
@@ -174,6 +187,23 @@ impl DayTickers {
         }
     }
 
+    /// Puts the trades of before the start in front of those that came: once for each definition of an instrument, oldest
+    /// first, at these exponents.
+    pub fn seed(&mut self, instrument: u32, exponents: (i8, i8), past: &[PastMinute], now_ns: u64) {
+        let (step, losses) = (self.step, self.losses);
+        let row = self.row_mut(instrument);
+        let others = row.exponents.is_some_and(|(known, _)| known != exponents);
+        if row.is_off || others || past.is_empty() {
+            return;
+        }
+        row.exponents.get_or_insert((exponents, losses));
+        let is_new = row.window.is_none();
+        let window = row.window.get_or_insert_with(|| Box::new(Window::new(now_ns)));
+        window.prepend(past, minute(now_ns), step);
+        window.expire(minute(now_ns));
+        self.active += usize::from(is_new);
+    }
+
     /// Memory of the windows, in bytes.
     pub fn bytes(&self) -> usize {
         self.rows.iter().filter_map(|row| row.window.as_ref()).map(|window| window.bytes()).sum()
@@ -231,8 +261,9 @@ pub fn capacity(bytes_max: usize, instruments: usize) -> usize {
     (each / Window::BUCKET_BYTES).clamp(BUCKETS_MIN, DAY_MINUTES as usize)
 }
 
+/// Minutes of a clock that may have begun with the machine: there is room for a day before.
 fn minute(now_ns: u64) -> u32 {
-    u32::try_from(now_ns / MINUTE_NS).unwrap_or(u32::MAX)
+    u32::try_from(now_ns / MINUTE_NS).unwrap_or(u32::MAX).saturating_add(2 * DAY_MINUTES)
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use super::{ComputedTicker, DayTickers, TickerOutcome};
+use super::{ComputedTicker, DayTickers, PastMinute, TickerOutcome};
 use crate::ring::Batch;
 
-/// The tickers, shared by two threads. Neither has another lock while it has this one.
+/// The tickers, shared by these threads and that of the archive. None has another lock while it has this one.
 #[derive(Debug)]
 pub struct TickerStore {
     tickers: Mutex<DayTickers>,
@@ -29,6 +29,13 @@ impl TickerStore {
     /// Notes that records were lost.
     pub fn lose(&self) {
         self.lock().lose();
+    }
+
+    /// Puts trades of before the start in front, see [`DayTickers::seed`].
+    pub fn seed(&self, instrument: u32, exponents: (i8, i8), past: &[PastMinute], now_ns: u64) {
+        let mut tickers = self.lock();
+        tickers.seed(instrument, exponents, past, now_ns);
+        tickers.share();
     }
 
     /// Takes the tickers that are due, see [`DayTickers::take`].

@@ -234,3 +234,27 @@ fn a_released_instrument_has_no_ticker_and_frees_its_memory() {
     assert_eq!(due.iter().map(|computed| computed.instrument).collect::<Vec<_>>(), [2]);
     assert_eq!(due[0].exponents, None, "its Definition has not come");
 }
+
+#[test]
+fn trades_of_before_the_start_count_until_they_are_24_hours_old() {
+    let mut market = Market::new(MANY);
+    let minute =
+        |minutes_ago, px, volume| PastMinute { minutes_ago, open: px, high: px + 5, low: px - 5, close: px, volume };
+    market.trade(1, 1000, 10);
+    let past = [minute(2000, 1, 1), minute(1439, 2000, 30), minute(10, 500, 20)];
+    market.tickers.seed(1, (-2, -3), &past, market.now_ns);
+    assert_eq!(market.values_after(2 * SECOND_NS), [1000, 2000, 2005, 495, 60, PRICE_NONE]);
+    // The oldest leaves, and after a day all whose turnover is not known.
+    assert_eq!(market.values_after(2 * MINUTE_NS), [1000, 500, 1000, 495, 30, PRICE_NONE]);
+    market.trade(1, 1000, 10);
+    assert_eq!(market.values_after(1437 * MINUTE_NS), [1000, 1000, 1000, 1000, 20, 20]);
+    // Without a trade since the start, and not where the source sends its own or has other exponents.
+    let mut market = Market::new(MANY);
+    market.tickers.seed(1, (-2, -3), &past[1..], market.now_ns);
+    assert_eq!(market.values_after(2 * SECOND_NS), [500, 2000, 2005, 495, 50, PRICE_NONE]);
+    market.tickers.settle(1, TickerOutcome::Own);
+    market.tickers.seed(1, (-2, -3), &past[1..], market.now_ns);
+    market.define(2, -1, -3);
+    market.tickers.seed(2, (-2, -3), &past[1..], market.now_ns);
+    assert_eq!(market.after(MINUTE_NS), []);
+}

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 
+use super::PastMinute;
 use tickcast_protocol::decimal;
 use tickcast_protocol::record::{PRICE_NONE, Ticker, Trade};
 
 pub(super) const DAY_MINUTES: u32 = 24 * 60;
-/// A sum that 128 bits did not hold.
+/// A sum that 128 bits did not hold, or that is not known.
 const OVERFLOWN: i128 = i128::MAX;
 
 /// Trades that came in neighbouring minutes, 64 bytes.
@@ -92,6 +93,23 @@ impl Window {
                 self.buckets.push_back(one);
             }
         }
+    }
+
+    /// Puts earlier trades in front, oldest first, as seen from `minute`.
+    pub(super) fn prepend(&mut self, past: &[PastMinute], minute: u32, step: u32) {
+        let bucket = |past: &PastMinute| {
+            let begin = minute.saturating_sub(past.minutes_ago);
+            let PastMinute { open, high, low, volume, .. } = *past;
+            Bucket { begin, last: begin, open, high, low, volume: volume.into(), turnover: OVERFLOWN }
+        };
+        let own = std::mem::take(&mut self.buckets);
+        self.buckets = past.iter().map(bucket).chain(own).collect();
+        self.merge(step);
+        if self.last_px == PRICE_NONE {
+            self.last_px = past.last().map_or(PRICE_NONE, |last| last.close);
+        }
+        self.is_changed = true;
+        self.add_up();
     }
 
     /// Drops the buckets whose last trade is more than 24 hours old.

@@ -100,6 +100,28 @@ fn bars_go_on_after_a_stop_and_after_a_kill() {
 }
 
 #[test]
+fn computed_tickers_have_the_day_from_before_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, mut publisher) = start(folder.path());
+    publisher.publish(&[trade(1, 100), trade(1, 300), trade(1, 200)]);
+    wait_for(&server, "A?interval_s=86400", |found| trades_of(found) == 3);
+    assert_eq!(server.stop(Signal::TERM).code, Some(0));
+    let (server, _publisher) = start(folder.path());
+    let deadline = Instant::now() + DEADLINE;
+    let ticker = loop {
+        let snapshot: Value = serde_json::from_str(&server.get("/v1/snapshot/A").text()).expect("JSON");
+        if !snapshot["ticker"].is_null() {
+            break snapshot["ticker"].clone();
+        }
+        assert!(Instant::now() < deadline, "{snapshot}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let values = ["last_px", "open_px", "high_px", "low_px", "volume", "turnover"].map(|name| ticker[name].clone());
+    assert_eq!(json!(values), json!(["2.00", "1.00", "3.00", "1.00", "15", null]), "{ticker}");
+    assert_eq!(ticker["flags"], json!(["computed"]), "{ticker}");
+}
+
+#[test]
 fn what_is_loaded_is_served_by_the_running_server() {
     let folder = tempfile::tempdir().expect("a folder");
     let (server, mut publisher) = start(folder.path());
