@@ -6,12 +6,15 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DEADLINE_S, ROOT, Start
+from conftest import DEADLINE_S, ROOT, Start, binary
+
+import tickcast
 
 PACKAGE = ROOT / "clients/python"
 MARKET = ("--feed", "sim:instruments=5,rate=500,seed=1")
@@ -62,6 +65,54 @@ async def test_the_first_hour_is_as_the_example_says(start: Start, installed: di
     print(printed)
     for part in ("first price after", "rows of book", "bars of a second", "published and read back", "done"):
         assert part in printed
+
+
+async def test_the_first_hour_of_a_feed_owner(start: Start, installed: dict[str, str], tmp_path: Path) -> None:
+    token, ticks, bars = tmp_path / "token", tmp_path / "ticks.csv", tmp_path / "bars"
+    token.write_text("a-token-of-this-test\n")
+    rows = [f"2026-01-05T14:30:00.{nth:03}Z,{price},0.5,buy" for nth, price in enumerate(("10.25", "10.75", "10.5"))]
+    ticks.write_text("\n".join(["ts_event,price,size,side", *rows]) + "\n")
+    past = tmp_path / "past.csv"
+    past.write_text("time,open,high,low,close,volume\n2025-12-01,9,11,8.5,10,1000\n")
+    load = ["archive", "load", "--archive-dir", str(bars), "--symbol", "MINE-USD", "--interval-s", "86400", str(past)]
+    program = binary()
+    if program is None:
+        pytest.skip("no server binary: run `cargo build --release`, or set TICKCAST_BIN")
+    loading = await asyncio.create_subprocess_exec(program, *load, stdout=asyncio.subprocess.PIPE)
+    printed, _ = await loading.communicate()
+    assert "MINE-USD: 1 bars of 86400 s from 2025-12-01" in printed.decode(), printed.decode()
+    server = await start("--feed", "none", "--publish-token-file", str(token), "--archive-dir", str(bars))
+
+    script = PACKAGE / "examples/publish_csv.py"
+    options = ["--symbol", "MINE-USD", "--url", server.url, "--publish-token-file", str(token)]
+    publisher = await asyncio.create_subprocess_exec(
+        sys.executable, "-B", script, ticks, *options, env=installed, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    assert publisher.stdout is not None
+    try:
+        async with asyncio.timeout(2 * DEADLINE_S):
+            lines = [(await publisher.stdout.readline()).decode() for _ in range(2)]
+            print("".join(lines))
+            assert "first price after" in lines[0] and "MINE-USD 10.25" in lines[0]
+            assert "published 3 trades; MINE-USD is live" in lines[1]
+            # Beside the trades: the day before them, and a ticker that the server has computed.
+            days = await tickcast.bars("MINE-USD", server.url, interval_s=86_400)
+            assert (days["open"], days["close"], days["trades"]) == (["9.00", "10.25"], ["10.00", "10.50"], [1, 3])
+            async with tickcast.connect(server.url) as client:
+                await client.subscribe(["MINE-USD"], channels=["ticker"])
+                values = await anext(record.as_dict(str) async for record in client if record.TYPE == "ticker")
+            assert (values["high_px"], values["low_px"], values["volume"]) == ("10.75", "10.25", "1.5")
+            publisher.send_signal(signal.SIGINT)
+            assert "done" in (await publisher.stdout.read()).decode()
+            assert await publisher.wait() == 0
+    finally:
+        if publisher.returncode is None:
+            publisher.kill()
+            await publisher.wait()
+
+    ticks.write_text("ts_event,price,size\n2026-01-05T14:30:00Z,x,1\n")
+    with pytest.raises(AssertionError, match="line 2: "):
+        await run(installed, tmp_path, script, ticks, *options)
 
 
 async def test_the_notebook_runs(start: Start, installed: dict[str, str], tmp_path: Path) -> None:

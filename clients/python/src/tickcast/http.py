@@ -93,7 +93,7 @@ async def get(
     path: str,
     headers: Mapping[str, str] | None = None,
     tls: ssl.SSLContext | None = None,
-    query: Mapping[str, int] | None = None,
+    query: Mapping[str, int | str] | None = None,
     token: str | None = None,
 ) -> Any:
     """The JSON of an endpoint. Raises `RefusedError` and `UnreachableError`."""
@@ -186,6 +186,7 @@ async def bars(
     interval_s: int = 60,
     limit: int = 1000,
     to: int | None = None,
+    session: str | None = None,
     arrays: bool = False,
     headers: Mapping[str, str] | None = None,
     tls: ssl.SSLContext | None = None,
@@ -193,15 +194,19 @@ async def bars(
 ) -> Bars:
     """Bars of an instrument's trades and its last quotes, as columns, oldest first.
 
-    `to` is the end in Unix seconds, by default now. The columns are time (start of the bar), open, high, low, close,
-    volume, trades, bid_px and ask_px: prices as decimal text, `None` for a bar without a trade or without a quote. With
-    `arrays=True` they are numpy arrays: times as datetime64[s], prices as float64. `to_pandas()`, `to_polars()` and
-    `to_arrow()` of the result make frames.
+    `to` is the end in Unix seconds, by default now. `session="venue"` makes bars of the sessions of the instrument's
+    venue. The columns are time (start of the bar), open, high, low, close, volume, trades, bid_px and ask_px: prices as
+    decimal text, `None` for a bar without a trade or without a quote. With `arrays=True` they are numpy arrays: times
+    as datetime64[s], prices as float64. `to_pandas()`, `to_polars()` and `to_arrow()` of the result make frames.
     """
-    query = {"interval_s": arguments.integer("interval_s", interval_s, 1, 86_400)}
+    query: dict[str, int | str] = {"interval_s": arguments.integer("interval_s", interval_s, 1, 86_400)}
     query["limit"] = arguments.integer("limit", limit, 1, 5000)
     if to is not None:
         query["to"] = arguments.integer("to", to, 0, 2**63 - 1, "an int, Unix seconds")
+    if session is not None:
+        if session != "venue":
+            raise ValueError(f"session: {session!r}: expected 'venue' or None")
+        query["session"] = session
     arguments.boolean("arrays", arrays)
     answer = Bars(await get(url, f"/v1/bars/{_segment(symbol)}", headers, tls, query, token))
     return answer.as_arrays() if arrays else answer
