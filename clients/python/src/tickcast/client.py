@@ -180,7 +180,7 @@ class Client(Session):
         return Iteration(self._reader.packet, self._reader.exclusive)
 
     def arrays(self) -> Iteration[Arrays]:
-        """The packets as numpy arrays by channel. Needs `pip install tickcast[numpy]`.
+        """The packets as numpy arrays by channel. Needs numpy.
 
         Of a packet that was read in part, the rest. A packet with rows of an instrument before and after a change of
         its exponents comes in parts.

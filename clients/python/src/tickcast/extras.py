@@ -5,14 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_EXTRAS = {"numpy": "numpy", "pandas": "pandas", "polars": "polars", "pyarrow": "arrow"}
-
 
 def required(name: str, call: str) -> Any:
     """A library. Raises `ImportError` with the command that installs it."""
     try:
         return import_module(name)
     except ImportError as error:
-        raise ImportError(
-            f"{call}: {name} cannot be imported ({error}): expected `pip install 'tickcast[{_EXTRAS[name]}]'`"
-        ) from error
+        raise ImportError(f"{call}: {name} cannot be imported ({error}): expected `pip install {name}`") from error

@@ -34,7 +34,7 @@ Column: TypeAlias = Words | npt.NDArray[Any]
 
 
 def to_pandas(columns: Mapping[str, Column]) -> pandas.DataFrame:
-    """A `pandas.DataFrame`. Needs `pip install tickcast[pandas]`."""
+    """A `pandas.DataFrame`. Needs pandas and numpy."""
     pd = required("pandas", "to_pandas")
 
     def made(column: Column) -> Any:
@@ -47,7 +47,7 @@ def to_pandas(columns: Mapping[str, Column]) -> pandas.DataFrame:
 
 
 def to_polars(columns: Mapping[str, Column]) -> polars.DataFrame:
-    """A `polars.DataFrame`. Needs `pip install tickcast[polars]`."""
+    """A `polars.DataFrame`. Needs polars and numpy."""
     pl = required("polars", "to_polars")
 
     def made(name: str, column: Column) -> Any:
@@ -62,7 +62,7 @@ def to_polars(columns: Mapping[str, Column]) -> polars.DataFrame:
 
 
 def to_arrow(columns: Mapping[str, Column]) -> pyarrow.Table:
-    """A `pyarrow.Table`. Needs `pip install tickcast[arrow]`."""
+    """A `pyarrow.Table`. Needs pyarrow and numpy."""
     pa = required("pyarrow", "to_arrow")
 
     def made(column: Column) -> Any:

@@ -298,7 +298,7 @@ class Publisher:
         instruments are in a column `symbol`, or are the one of the argument. A float stands for the decimal number that
         it is the nearest float of. Values with more decimals than the instrument are rounded with `round=True`, and
         raise an error otherwise. All rows are checked before the first is published. A call that is cancelled has
-        published the first ones, or none. Needs `pip install tickcast[numpy]`.
+        published the first ones, or none. Needs numpy.
         """
         required("numpy", "publish_frame")
         from . import encode, tables
