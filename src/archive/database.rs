@@ -213,7 +213,7 @@ impl Database {
     }
 
     /// What is known of an instrument, by length, with the newest bars at these exponents, up to one that is not exact
-    /// there. The bars in which `now_s` lies are made from the shorter ones, where these have more trades.
+    /// there. Those that a killed server has not written are made from the shorter ones.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -222,7 +222,6 @@ impl Database {
         symbol: &str,
         exponents: (i8, i8),
         rows_max: [usize; INTERVALS_S.len()],
-        now_s: u32,
     ) -> Result<[Known; INTERVALS_S.len()], DatabaseError> {
         let mut known: [Known; INTERVALS_S.len()] = Default::default();
         for (level, interval_s) in INTERVALS_S.into_iter().enumerate() {
@@ -233,19 +232,10 @@ impl Database {
             let mut bars: Vec<Bar> = stored.into_iter().rev().map_while(rescaled).collect();
             bars.reverse();
             let has_older = since_s.is_some_and(|since_s| bars.first().is_none_or(|first| first.time_s > since_s));
-            if let Some(shorter) = level.checked_sub(1).map(|level| &known[level].bars) {
-                let begin_s = now_s - now_s % interval_s;
-                let current = merge(shorter.iter().filter(|bar| bar.time_s >= begin_s).copied(), interval_s);
-                for bar in current {
-                    match bars.last_mut() {
-                        Some(last) if last.time_s == bar.time_s && last.trades > bar.trades => {}
-                        Some(last) if last.time_s == bar.time_s => *last = bar,
-                        _ => bars.push(bar),
-                    }
-                }
-            }
+            let shorter = level.checked_sub(1).map(|level| known[level].bars.as_slice()).unwrap_or_default();
+            let made_s = make_newest(&mut bars, shorter, interval_s);
             let since_s = since_s.into_iter().chain(bars.first().map(|bar| bar.time_s)).min();
-            known[level] = Known { bars, has_older, since_s };
+            known[level] = Known { bars, has_older, since_s, made_s };
         }
         Ok(known)
     }
@@ -372,6 +362,22 @@ impl Database {
 fn pairs(connection: &Connection, select: &str, given: &[&dyn ToSql]) -> rusqlite::Result<Vec<(u32, u32)>> {
     let mut select = connection.prepare_cached(select)?;
     select.query_map(given, |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+/// Makes the newest bars of a length from shorter ones: those behind the last of `bars`, and that one if the shorter ones
+/// have no fewer trades. Returns the time of the first that was made.
+fn make_newest(bars: &mut Vec<Bar>, shorter: &[Bar], interval_s: u32) -> Option<u32> {
+    let last_s = bars.last().map_or(0, |last| last.time_s);
+    let mut made_s = None;
+    for bar in merge(shorter.iter().filter(|bar| bar.time_s >= last_s).copied(), interval_s) {
+        match bars.last_mut() {
+            Some(last) if last.time_s == bar.time_s && last.trades >= bar.trades => continue,
+            Some(last) if last.time_s == bar.time_s => *last = bar,
+            _ => bars.push(bar),
+        }
+        made_s = made_s.or(Some(bar.time_s));
+    }
+    made_s
 }
 
 /// Bars at the finest of their exponents; those that are too large there are left out.

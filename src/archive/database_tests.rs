@@ -84,16 +84,17 @@ fn what_is_known_of_an_instrument_goes_on_where_it_was_left() {
     let seconds = (60..90).map(|nth| stored(1, bar(T + nth, 2, i64::from(nth))));
     let bars: Vec<_> = seconds.chain([stored(60, bar(T, 7, 1))]).collect();
     database.record(&bars, None, &[], (T, T + 90)).unwrap();
-    let [of_seconds, minutes, hours, days] = database.known("A", (-2, -1), [10; 4], T + 95).unwrap();
+    let [of_seconds, minutes, hours, days] = database.known("A", (-2, -1), [10; 4]).unwrap();
     assert_eq!((of_seconds.bars.len(), of_seconds.has_older, of_seconds.since_s), (10, true, Some(T + 60)));
     let newest = |known: &Known| known.bars.last().map(|bar| (bar.time_s, bar.trades, bar.close));
     assert_eq!(newest(&minutes), Some((T + 60, 20, 89)), "of the seconds that were asked for");
     assert_eq!((newest(&hours), newest(&days)), (Some((T, 27, 89)), Some((T, 27, 89))));
     assert_eq!((minutes.has_older, hours.has_older, hours.since_s), (false, false, Some(T)));
-    let other = database.known("A", (-1, -1), [10; 4], T + 95).unwrap();
+    assert_eq!((of_seconds.made_s, minutes.made_s, hours.made_s, days.made_s), (None, Some(T + 60), Some(T), Some(T)));
+    let other = database.known("A", (-1, -1), [10; 4]).unwrap();
     let closes: Vec<_> = other[0].bars.iter().map(|bar| bar.close).collect();
     assert_eq!((closes, other[0].has_older), (vec![], true), "0.89 is not exact in tenths");
-    let longer = database.known("A", (-3, -1), [10; 4], T + 95).unwrap();
+    let longer = database.known("A", (-3, -1), [10; 4]).unwrap();
     assert_eq!(longer[0].bars.last().unwrap().close, 890);
 }
 

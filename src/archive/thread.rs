@@ -117,7 +117,7 @@ impl Worker {
         let now_s = complete_s(wall_ns().saturating_sub(self.parts.delay_ns));
         let mut failure = None;
         for (id, symbol, exponents) in &unseeded {
-            let known = self.parts.database.known(symbol, *exponents, SEEDS, now_s);
+            let known = self.parts.database.known(symbol, *exponents, SEEDS);
             let loads = self.parts.database.loads(symbol);
             match known.and_then(|known| Ok((known, loads?))) {
                 Ok((known, loads)) => {

@@ -32,6 +32,8 @@ pub struct Known {
     pub has_older: bool,
     /// From this second on there are bars; `None` without any.
     pub since_s: Option<u32>,
+    /// The time of the first bar that the archive does not have: it was made from shorter ones.
+    pub made_s: Option<u32>,
 }
 
 /// Whether an instrument has what the archive has of it.
@@ -83,6 +85,8 @@ impl Bars {
     pub fn with_archive(mut self, holes: &[(u32, u32)]) -> Self {
         self.kept = Some(Kept::default());
         self.holes = holes.to_vec();
+        self.shared_by = usize::MAX;
+        self.share();
         self
     }
 
@@ -139,7 +143,10 @@ impl Bars {
         row.first_s = first_s;
         for (level, known) in known.into_iter().enumerate() {
             let since_s = known.since_s.unwrap_or(began_s);
-            row.series[level].seed(known.bars, known.has_older, since_s, capacities[level], is_first);
+            let dropped = row.series[level].seed(known, since_s, capacities[level], is_first);
+            if let Some(kept) = &mut self.kept {
+                kept.save(row, level, dropped);
+            }
         }
         let is_new = row.series.iter().all(Series::is_new);
         self.active += usize::from(was_new && !is_new);

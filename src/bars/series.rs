@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::Known;
 use tickcast_protocol::decimal;
 use tickcast_protocol::record::{PRICE_NONE, Quote, Trade};
 
@@ -182,11 +183,12 @@ impl Series {
         self.changed_s = self.changed_s.max(next_s);
     }
 
-    /// Takes bars over from the archive, oldest first, of which there are older ones if `has_older`. Bars that have
-    /// changed here stay; where `is_first`, what they have is added to the part of the archive.
-    pub(super) fn seed(&mut self, seeds: Vec<Bar>, has_older: bool, since_s: u32, capacity: usize, is_first: bool) {
+    /// Takes bars over from the archive, oldest first, from `since_s` on. Bars that have changed here
+    /// stay; where `is_first`, what they have is added to the part of the archive. Returns those that are
+    /// dropped and not written.
+    pub(super) fn seed(&mut self, known: Known, since_s: u32, capacity: usize, is_first: bool) -> Vec<Bar> {
         let own = std::mem::take(&mut self.bars);
-        let mut bars = VecDeque::from(seeds);
+        let mut bars = VecDeque::from(known.bars);
         for bar in own.into_iter().filter(|bar| bar.time_s >= self.changed_s) {
             let at = bars.partition_point(|seed| seed.time_s < bar.time_s);
             match bars.get_mut(at).filter(|seed| seed.time_s == bar.time_s) {
@@ -196,13 +198,14 @@ impl Series {
             }
         }
         let more = bars.len().saturating_sub(capacity);
-        // Unchanged: those that have changed are fewer than the capacity.
-        bars.drain(..more);
+        self.changed_s = self.changed_s.min(known.made_s.unwrap_or(UNCHANGED));
+        let dropped = bars.drain(..more).filter(|bar| bar.time_s >= self.changed_s).collect();
         bars.shrink_to_fit();
-        self.has_older = has_older || more > 0;
+        self.has_older = known.has_older || more > 0;
         self.since_s = if self.has_older { bars.front().map_or(since_s, |bar| bar.time_s) } else { since_s };
         self.is_new &= bars.is_empty();
         self.bars = bars;
+        dropped
     }
 
     /// Drops the bars after `last_s`.

@@ -393,3 +393,78 @@ fn bars_are_carried_over_to_other_exponents_and_freed_with_the_instrument() {
     bars.share();
     assert_eq!((bars.bytes(), bars.active), (0, 0));
 }
+
+fn definition(at_s: u32) -> Vec<u8> {
+    let mut record = Vec::new();
+    record::encode_definition(&Instrument::new(1, "A", "v", 0, 0), &mut record);
+    record::patch_sequenced(&mut record, 1, 0.into(), u64::from(at_s) * SECOND_NS);
+    record
+}
+
+/// What is to be written: length, time and trades.
+fn to_write(bars: &mut Bars, now_s: u32) -> Vec<(u32, u32, u32)> {
+    let mut out = Vec::new();
+    while bars.take_changed(now_s, 1, &mut out) {}
+    out.iter().map(|stored| (stored.interval_s, stored.bar.time_s, stored.bar.trades)).collect()
+}
+
+fn known(interval_s: u32, times: &[u32], made_s: Option<u32>) -> [Known; INTERVALS_S.len()] {
+    INTERVALS_S.map(|length| {
+        let bars = if length == interval_s { times } else { &[] };
+        let bars: Vec<_> = bars.iter().map(|time_s| Bar { trades: 5, ..Bar::empty(*time_s) }).collect();
+        let since_s = bars.first().map(|bar| bar.time_s);
+        Known { bars, has_older: false, since_s, made_s: made_s.filter(|_| length == interval_s) }
+    })
+}
+
+#[test]
+fn bars_are_given_to_the_archive_once_they_are_complete_and_after_it_was_read() {
+    let mut bars = Bars::new(1 << 20, u64::from(BEGAN_S) * SECOND_NS).with_archive(&[(BEGAN_S - 9, BEGAN_S)]);
+    bars.fold(&definition(BEGAN_S));
+    fold(&mut bars, &[trade(f64::from(BEGAN_S), 1, 1, 1), trade(f64::from(BEGAN_S + 1), 1, 1, 1)]);
+    assert_eq!(to_write(&mut bars, u32::MAX), [], "the archive may have more of them");
+    assert!(!bars.find(1, &query(60)).is_seeded);
+    let unseeded = bars.take_unseeded(9);
+    assert_eq!(unseeded, [(1, Arc::from("A"), (0, 0))]);
+    // The minute before was not written, and this one has trades of before.
+    assert!(bars.seed((1, "A", (0, 0)), known(60, &[BEGAN_S - 60, BEGAN_S], Some(BEGAN_S - 60)), Vec::new()));
+    assert_eq!((bars.take_unseeded(9), bars.first_s(1)), (vec![], Some(BEGAN_S - 60)));
+    assert_eq!(to_write(&mut bars, BEGAN_S + 1), [(1, BEGAN_S, 1), (60, BEGAN_S - 60, 5)]);
+    assert_eq!(to_write(&mut bars, BEGAN_S + 60), [(1, BEGAN_S + 1, 1), (60, BEGAN_S, 7)]);
+    assert_eq!(to_write(&mut bars, BEGAN_S + 60), []);
+    fold(&mut bars, &[trade(f64::from(BEGAN_S + 1), 1, 1, 1)]);
+    assert_eq!(
+        to_write(&mut bars, BEGAN_S + 60),
+        [(1, BEGAN_S + 1, 2), (60, BEGAN_S, 8)],
+        "again, as they have changed"
+    );
+    // What was loaded meanwhile replaces what has not changed.
+    fold(&mut bars, &[trade(f64::from(BEGAN_S + 70), 1, 1, 1)]);
+    bars.seed_again();
+    assert_eq!(bars.take_unseeded(9).len(), 1);
+    let loads = vec![(BEGAN_S - 9, BEGAN_S - 5)];
+    assert!(!bars.seed((1, "A", (0, 0)), known(60, &[BEGAN_S, BEGAN_S + 60], None), loads));
+    let found = bars.find(1, &query(60));
+    assert_eq!(found.bars.iter().map(|bar| bar.trades).collect::<Vec<_>>(), [5, 1]);
+    assert_eq!(found.holes, [(BEGAN_S - 4, BEGAN_S)]);
+}
+
+#[test]
+fn bars_that_leave_memory_before_they_were_written_are_kept_for_the_archive() {
+    // Room for two bars of each length.
+    let mut bars = Bars::new(1, u64::from(BEGAN_S) * SECOND_NS).with_archive(&[]);
+    bars.fold(&definition(BEGAN_S));
+    bars.take_unseeded(9);
+    bars.seed((1, "A", (0, 0)), Default::default(), Vec::new());
+    fold(&mut bars, &(0..5).map(|nth| trade(f64::from(BEGAN_S + nth), 1, 1, 1)).collect::<Vec<_>>());
+    assert!(bars.find(1, &query(1)).has_older);
+    let written = to_write(&mut bars, BEGAN_S + 5);
+    assert_eq!(written, [0, 1, 2, 3, 4].map(|nth| (1, BEGAN_S + nth, 1)));
+    // Released before the minute, hour and day were complete.
+    let mut released = Vec::new();
+    record::encode_status(&RecordHeader::of_feed(RecordKind::Status, 1, 0), FeedState::Released, &mut released);
+    bars.fold(&released);
+    let lengths: Vec<_> =
+        to_write(&mut bars, BEGAN_S + 5).iter().map(|(interval_s, _, trades)| (*interval_s, *trades)).collect();
+    assert_eq!((lengths, bars.unwritten()), (vec![(60, 5), (3600, 5), (86_400, 5)], 0));
+}

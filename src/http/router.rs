@@ -328,7 +328,11 @@ mod tests {
             assert_eq!(problem(endpoint, query), None, "{query}");
         }
         for (endpoint, query, expected) in [
-            (Endpoint::Bars, "interval=1m", "\"interval\": unknown parameter: expected interval_s, limit, to, session, token"),
+            (
+                Endpoint::Bars,
+                "interval=1m",
+                "\"interval\": unknown parameter: expected interval_s, limit, to, session, token",
+            ),
             (Endpoint::Instruments, "symbols=A", "\"symbols\": unknown parameter: expected token"),
             (Endpoint::Origin, "x", "\"x\": unknown parameter: expected none"),
             (Endpoint::Bars, "limit=5&%6cimit=6", "limit: repeated: expected once"),
