@@ -90,6 +90,8 @@ let noticeSymbols: readonly string[] = [];
 
 /** The stream was live before. */
 let wasLive = false;
+/** It was live, and is not. */
+let wasAway = false;
 
 /** The row that the panels at the right show; -1 for none. */
 let chosen = -1;
@@ -233,11 +235,12 @@ client.on("connection", ({ phase, resumed }) => {
   showTitle();
   status.showConnection();
   watchlist.renew();
-  // Without a replay the live events have a gap.
-  if (phase === "live" && wasLive && resumed !== "replay" && resumed !== "pending") {
+  // Without a replay the live events have a gap. A token that is renewed leaves none.
+  if (phase === "live" && wasAway && resumed !== "replay" && resumed !== "pending") {
     for (const list of [chart, second, trades]) list.reload();
   }
   wasLive ||= phase === "live";
+  wasAway = wasLive && phase !== "live";
   write(field(document, "version"), client.connection.version);
 });
 client.on("error", ({ code, message, symbols }) => {
