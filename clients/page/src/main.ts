@@ -90,7 +90,7 @@ let noticeSymbols: readonly string[] = [];
 
 /** The stream was live before. */
 let wasLive = false;
-/** It was live, and is not. */
+/** It was live, and has not all of what came since. */
 let wasAway = false;
 
 /** The row that the panels at the right show; -1 for none. */
@@ -239,8 +239,9 @@ client.on("connection", ({ phase, resumed }) => {
   if (phase === "live" && wasAway && resumed !== "replay" && resumed !== "pending") {
     for (const list of [chart, second, trades]) list.reload();
   }
+  // Of a replay that was asked for, it is not known yet.
+  wasAway = phase === "live" ? wasAway && resumed === "pending" : wasLive;
   wasLive ||= phase === "live";
-  wasAway = wasLive && phase !== "live";
   write(field(document, "version"), client.connection.version);
 });
 client.on("error", ({ code, message, symbols }) => {
