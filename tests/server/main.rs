@@ -4,6 +4,7 @@ mod access;
 mod access_changes;
 mod address_space;
 mod admin;
+mod archive;
 mod authorizer;
 mod bad_frames;
 mod bad_http;
