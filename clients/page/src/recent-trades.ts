@@ -20,8 +20,8 @@ export interface RecentTrade {
   readonly szExp: number;
   /** The aggressor's side. */
   readonly side: "B" | "S" | "N";
-  /** Its number among the trades of the instrument, in an epoch of the server. */
-  readonly sequence: number;
+  /** Its number among the trades of the instrument, in an epoch of the server; null for one of an earlier run. */
+  readonly sequence: number | null;
   readonly epoch: number;
 }
 

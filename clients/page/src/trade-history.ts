@@ -4,13 +4,15 @@
  * How the join works: trades of one instrument have sequence numbers without gaps within an epoch of the server. The
  * live trades begin before the answer is requested, so the two overlap or touch. Each number is listed once. Where a
  * number is missing nevertheless, the list begins after it, so that it never hides a trade between two others.
+ *
+ * Trades without a number are of an earlier run of the server, which has stored them. They come before all others.
  */
 
 import type { RecentTrade } from "./recent-trades.ts";
 
 /** The answer: columns, oldest first, prices and sizes as decimal text. */
 export interface TradesAnswer {
-  readonly sequence: readonly number[];
+  readonly sequence: readonly (number | null)[];
   readonly ts_event: readonly (number | null)[];
   readonly ts_recv: readonly number[];
   readonly px: readonly (string | null)[];
@@ -50,10 +52,13 @@ export function tradesOf(answer: TradesAnswer, epoch: number): RecentTrade[] {
 
 /** History and live trades, oldest first; see the header of this file. */
 export function joined(history: readonly RecentTrade[], live: readonly RecentTrade[], epoch: number): RecentTrade[] {
+  const present = live.filter((trade) => trade.epoch === epoch);
   const bySequence = new Map<number, RecentTrade>();
-  for (const trade of history) bySequence.set(trade.sequence, trade);
-  for (const trade of live) if (trade.epoch === epoch) bySequence.set(trade.sequence, trade);
-  const trades = afterHole([...bySequence.values()].sort((a, b) => a.sequence - b.sequence));
+  for (const trade of [...history, ...present]) if (trade.sequence !== null) bySequence.set(trade.sequence, trade);
+  const sorted = [...bySequence].sort(([a], [b]) => a - b).map(([, trade]) => trade);
+  const numbered = afterHole(sorted);
+  const stored = history.some(isStored) ? history : present;
+  const trades = numbered.length < sorted.length ? numbered : [...stored.filter(isStored), ...numbered];
   // Before a restart of the server numbers were others. What the history has of that time is not listed twice.
   const oldest = trades[0]?.at ?? Infinity;
   return [...live.filter((trade) => trade.epoch !== epoch && trade.at < oldest), ...trades];
@@ -64,4 +69,8 @@ export function afterHole(trades: readonly RecentTrade[]): RecentTrade[] {
   let from = Math.max(0, trades.length - 1);
   while (from > 0 && (trades[from - 1]?.sequence ?? 0) + 1 === trades[from]?.sequence) from -= 1;
   return trades.slice(from);
+}
+
+function isStored(trade: RecentTrade): boolean {
+  return trade.sequence === null;
 }

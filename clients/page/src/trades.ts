@@ -192,7 +192,8 @@ export class Trades {
     const rows = this.#trades.map((trade) => {
       const { at, px, pxExp, pxRest, sz, szExp, szRest, side, sequence } = trade;
       const numbers = [decimal(px, pxExp, pxRest), decimal(sz, szExp, szRest)];
-      return [new Date(at).toISOString(), String(at), symbol, ...numbers, side === "N" ? "" : side, String(sequence)];
+      const rest = [side === "N" ? "" : side, String(sequence ?? "")];
+      return [new Date(at).toISOString(), String(at), symbol, ...numbers, ...rest];
     });
     saveText(fileName([symbol, "trades"], Date.now(), "csv"), csvText(CSV_NAMES, rows));
   }

@@ -225,7 +225,8 @@ async def trades(
 
     The columns are sequence, ts_event and ts_recv (ns since 1970), px and sz (decimal text), side (`B`, `S`) and
     trade_id; `None` where a value is absent. From the Unix second `since` on no trade is missing. What a subscription
-    had received before the call is among them: the sequences join the two.
+    had received before the call is among them: the sequences join the two. Trades that the server has stored before its
+    start come first, with the sequence `None`.
     """
     query = {"limit": arguments.integer("limit", limit, 1, 1000)}
     return cast("dict[str, Any]", await get(url, f"/v1/trades/{_segment(symbol)}", headers, tls, query, token))
