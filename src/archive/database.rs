@@ -5,11 +5,14 @@
 //! * A bar is replaced by one of the same time only if that one has at least as many trades: what was recorded before a
 //!   restart is not overwritten by the part after it. Bars that are loaded replace in any case.
 //! * The file takes about `bytes_max` at the most: beyond it the oldest bars are removed, the shortest first.
+//! * Of each instrument it has the newest [`STORED_MAX`] trades at the most.
 //!
-//! Schema (`PRAGMA user_version` 1): `instruments(id, symbol)`; `bars(instrument, interval_s, time, px_exp, sz_exp, trades,
+//! Schema (`PRAGMA user_version` 2): `instruments(id, symbol)`; `bars(instrument, interval_s, time, px_exp, sz_exp, trades,
 //! open, high, low, close, volume, bid_px, ask_px)`, whose prices and volume are mantissas at the exponents of the row,
 //! NULL where there is none; `runs(began_s, ended_s)` of servers; `holes(from_s, to_s)` in which records were lost;
-//! `loads(instrument, from_s, to_s)` of what was loaded.
+//! `loads(instrument, from_s, to_s)` of what was loaded; `trades(instrument, position, ts_event, ts_recv, px_exp, sz_exp,
+//! px, sz, trade_id, side)` in the order of `position`, whose times and ids are the 64 bits of unsigned numbers. Version 1
+//! had no trades.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,11 +21,13 @@ use rusqlite::types::{ToSql, Value};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::bars::{Bar, INTERVALS_S, Known, StoredBar, merge};
+use crate::recent_trades::{RecentTrade, STORED_MAX, StoredTrades};
 use tickcast_protocol::record::PRICE_NONE;
+use tickcast_protocol::{Sequence, Side};
 
 /// "tick" in ASCII: tells what the file is.
 const APPLICATION_ID: i32 = 0x7469_636B;
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 /// How long another program may hold the file.
 const BUSY: Duration = Duration::from_secs(10);
 /// The most holes that are kept.
@@ -41,6 +46,15 @@ const SCHEMA: &str = "
     CREATE TABLE holes (from_s INTEGER PRIMARY KEY, to_s INTEGER NOT NULL) STRICT;
     CREATE TABLE loads (instrument INTEGER NOT NULL, from_s INTEGER NOT NULL, to_s INTEGER NOT NULL,
         PRIMARY KEY (instrument, from_s, to_s)) STRICT, WITHOUT ROWID;
+";
+/// Since version 2.
+const TRADES: &str = "
+    CREATE TABLE IF NOT EXISTS trades (
+        instrument INTEGER NOT NULL, position INTEGER NOT NULL, ts_event INTEGER NOT NULL, ts_recv INTEGER NOT NULL,
+        px_exp INTEGER NOT NULL, sz_exp INTEGER NOT NULL, px INTEGER, sz INTEGER, trade_id INTEGER NOT NULL,
+        side TEXT NOT NULL,
+        PRIMARY KEY (instrument, position)
+    ) STRICT, WITHOUT ROWID;
 ";
 
 const COLUMNS: &str = "time, px_exp, sz_exp, trades, open, high, low, close, volume, bid_px, ask_px FROM bars WHERE instrument = ?1 \
@@ -106,9 +120,12 @@ impl Database {
         if tables == 0 {
             let create = format!(
                 "PRAGMA auto_vacuum = INCREMENTAL; BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID}; PRAGMA \
-                 user_version = {VERSION}; {SCHEMA} COMMIT;"
+                 user_version = {VERSION}; {SCHEMA} {TRADES} COMMIT;"
             );
             connection.execute_batch(&create).map_err(text)?;
+        } else if version < VERSION {
+            let migrate = format!("BEGIN IMMEDIATE; PRAGMA user_version = {VERSION}; {TRADES} COMMIT;");
+            connection.execute_batch(&migrate).map_err(text)?;
         }
         // NORMAL: a loss of power may undo the last transactions, and damages nothing.
         connection
@@ -160,6 +177,33 @@ impl Database {
             transaction.execute(surplus, [HOLES_MAX])?;
             Ok(())
         })
+    }
+
+    /// Adds trades of instruments behind those that it has of them, and removes their oldest ones.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub fn record_trades(&mut self, stored: &[StoredTrades]) -> Result<(), DatabaseError> {
+        self.change(|transaction| stored.iter().try_for_each(|stored| write_trades(transaction, stored)))
+    }
+
+    /// The trades of an instrument, oldest first.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn trades(&self, symbol: &str) -> Result<Vec<RecentTrade>, DatabaseError> {
+        let found = || {
+            let Some(id) = find_instrument(&self.connection, symbol)? else { return Ok(Vec::new()) };
+            let mut select = self.connection.prepare_cached(
+                "SELECT ts_event, ts_recv, px_exp, sz_exp, px, sz, trade_id, side FROM trades WHERE instrument = ?1 ORDER \
+                 BY position DESC LIMIT ?2",
+            )?;
+            let rows = select.query_map(params![id, STORED_MAX as i64], trade_of)?;
+            let mut trades: Vec<RecentTrade> = rows.collect::<rusqlite::Result<_>>()?;
+            trades.reverse();
+            Ok(trades)
+        };
+        found().map_err(|error: rusqlite::Error| error.to_string())
     }
 
     /// Writes bars of one instrument and length that a user has loaded, and makes the longer ones anew from them: one is
@@ -305,7 +349,8 @@ impl Database {
     }
 
     /// Removes the oldest bars while the file has more than `bytes_max`: of each instrument a quarter of its bars of one
-    /// length, of the shortest that has a quarter of all. True if something was removed.
+    /// length, of the shortest that has a quarter of all. Where trades are as many as a quarter of the bars, those of a
+    /// quarter of the instruments instead. True if something was removed.
     ///
     /// # Errors
     /// Nothing was removed.
@@ -320,6 +365,15 @@ impl Database {
                 .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
                 .collect::<rusqlite::Result<_>>()?;
             let all: u64 = counts.iter().map(|(_, count)| count).sum();
+            let trades: u64 = transaction.query_row("SELECT count(*) FROM trades", [], |row| row.get(0))?;
+            if trades * 4 >= all {
+                // Of the quarter of the instruments that traded last the longest time ago.
+                return transaction.execute(
+                    "DELETE FROM trades WHERE instrument IN (SELECT instrument FROM trades GROUP BY instrument ORDER BY \
+                     max(ts_recv) LIMIT (SELECT (count(DISTINCT instrument) + 3) / 4 FROM trades))",
+                    [],
+                );
+            }
             let Some((interval_s, _)) = counts.into_iter().find(|(_, count)| count * 4 >= all && *count > 0) else {
                 return Ok(0);
             };
@@ -445,6 +499,51 @@ fn write(connection: &Connection, bars: &[StoredBar], replace: Replace) -> rusql
         ])?;
     }
     Ok(())
+}
+
+fn write_trades(connection: &Connection, stored: &StoredTrades) -> rusqlite::Result<()> {
+    let id = instrument(connection, &stored.symbol)?;
+    let last = "SELECT ifnull(max(position), 0) FROM trades WHERE instrument = ?1";
+    let mut position: i64 = connection.prepare_cached(last)?.query_row([id], |row| row.get(0))?;
+    if !stored.follows {
+        // What it has would have a hole before these.
+        connection.prepare_cached("DELETE FROM trades WHERE instrument = ?1")?.execute([id])?;
+    }
+    let mut insert =
+        connection.prepare_cached("INSERT INTO trades VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?;
+    for trade in &stored.trades {
+        let Some((px_exp, sz_exp)) = trade.exponents else { continue };
+        position += 1;
+        insert.execute(params![
+            id,
+            position,
+            trade.ts_event.cast_signed(),
+            trade.ts_recv.cast_signed(),
+            px_exp,
+            sz_exp,
+            (trade.px != PRICE_NONE).then_some(trade.px),
+            (trade.sz != PRICE_NONE).then_some(trade.sz),
+            trade.trade_id.cast_signed(),
+            char::from(trade.side.to_wire()).to_string()
+        ])?;
+    }
+    let oldest = "DELETE FROM trades WHERE instrument = ?1 AND position <= ?2";
+    connection.prepare_cached(oldest)?.execute([id, position - STORED_MAX as i64])?;
+    Ok(())
+}
+
+fn trade_of(row: &Row<'_>) -> rusqlite::Result<RecentTrade> {
+    let side: String = row.get(7)?;
+    Ok(RecentTrade {
+        sequence: Sequence::NONE,
+        ts_event: row.get::<_, i64>(0)?.cast_unsigned(),
+        ts_recv: row.get::<_, i64>(1)?.cast_unsigned(),
+        exponents: Some((row.get(2)?, row.get(3)?)),
+        px: row.get::<_, Option<i64>>(4)?.unwrap_or(PRICE_NONE),
+        sz: row.get::<_, Option<i64>>(5)?.unwrap_or(PRICE_NONE),
+        trade_id: row.get::<_, i64>(6)?.cast_unsigned(),
+        side: side.chars().next().and_then(|letter| u8::try_from(letter).ok()).map_or(Side::Unknown, Side::from_wire),
+    })
 }
 
 fn bar_of(row: &Row<'_>) -> rusqlite::Result<Priced> {

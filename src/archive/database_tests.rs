@@ -159,9 +159,9 @@ fn other_files_are_refused_and_left_as_they_are() {
     assert!(problem.contains("another program"), "{problem}");
     let later = folder.path().join("later.sqlite");
     drop(Database::open(&later).unwrap());
-    Connection::open(&later).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
+    Connection::open(&later).unwrap().execute_batch("PRAGMA user_version = 3").unwrap();
     let problem = Database::open(&later).unwrap_err();
-    assert!(problem.contains("version 2: expected 1"), "{problem}");
+    assert!(problem.contains("version 3: expected 2"), "{problem}");
 }
 
 #[test]
@@ -174,4 +174,84 @@ fn write_of_another_program_changes_the_version() {
     other.load(&[stored(60, bar(T + 60, 1, 1))]).unwrap();
     assert_ne!(server.version().unwrap(), before);
     assert_eq!(times(&server, 60).len(), 2);
+}
+
+fn trades(ids: std::ops::RangeInclusive<u64>) -> StoredTrades {
+    let trade = |trade_id| RecentTrade {
+        sequence: Sequence::NONE,
+        ts_event: 0,
+        ts_recv: trade_id,
+        px: -5,
+        sz: 7,
+        trade_id,
+        side: Side::Sell,
+        exponents: Some((-2, -1)),
+    };
+    StoredTrades { symbol: Arc::from("A"), trades: ids.map(trade).collect(), follows: true }
+}
+
+fn ids(database: &Database, symbol: &str) -> Vec<u64> {
+    database.trades(symbol).unwrap().iter().map(|trade| trade.trade_id).collect()
+}
+
+#[test]
+fn trades_are_found_again_with_all_their_values() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut stored = trades(1..=3);
+    let of_largest = RecentTrade { ts_event: u64::MAX, ts_recv: 1 << 63, px: i64::MIN, ..trades(7..=7).trades[0] };
+    stored.trades[1] = RecentTrade { trade_id: u64::MAX, side: Side::Other(200), sz: -1, ..of_largest };
+    stored.trades[2] = RecentTrade { px: PRICE_NONE, sz: PRICE_NONE, side: Side::Unknown, ..stored.trades[2] };
+    database(&folder).record_trades(std::slice::from_ref(&stored)).unwrap();
+    assert_eq!(database(&folder).trades("A").unwrap(), stored.trades);
+    assert_eq!(database(&folder).trades("B").unwrap(), []);
+}
+
+#[test]
+fn newest_trades_of_each_instrument_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut database = database(&folder);
+    let other = StoredTrades { symbol: Arc::from("B"), ..trades(1..=2) };
+    database.record_trades(&[trades(1..=90), other, trades(91..=95)]).unwrap();
+    assert_eq!(ids(&database, "A"), (1..=95).collect::<Vec<_>>());
+    database.record_trades(&[trades(96..=130)]).unwrap();
+    assert_eq!(ids(&database, "A"), (31..=130).collect::<Vec<_>>());
+    let rows = "SELECT count(*) FROM trades";
+    let rows: i64 = database.connection.query_row(rows, [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 102);
+    let after_hole = StoredTrades { follows: false, ..trades(140..=141) };
+    database.record_trades(&[after_hole, trades(142..=142)]).unwrap();
+    assert_eq!((ids(&database, "A"), ids(&database, "B")), (vec![140, 141, 142], vec![1, 2]));
+}
+
+#[test]
+fn file_of_the_first_version_gets_trades_and_keeps_its_bars() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Connection::open(folder.path().join("bars.sqlite")).unwrap();
+    let create = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1; {SCHEMA}");
+    first.execute_batch(&create).unwrap();
+    write(&first, &[stored(60, bar(T, 3, 120))], Replace::Always).unwrap();
+    drop(first);
+    for _ in 0..2 {
+        let mut migrated = database(&folder);
+        assert_eq!(times(&migrated, 60), [(T, 3, 120)]);
+        migrated.record_trades(&[trades(1..=1)]).unwrap();
+    }
+    let migrated = database(&folder);
+    assert_eq!(ids(&migrated, "A"), [1, 1]);
+    let version: i32 = migrated.connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    assert_eq!(version, 2);
+}
+
+#[test]
+fn trades_of_instruments_that_ended_make_room_for_bars() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut database = database(&folder);
+    let of = |nth: u64| StoredTrades { symbol: Arc::from(nth.to_string()), ..trades(nth..=nth + 99) };
+    database.record_trades(&(1..=400).map(of).collect::<Vec<_>>()).unwrap();
+    database.record(&[stored(60, bar(T, 3, 120))], None, &[], (T, T)).unwrap();
+    let bytes_max = database.bytes().unwrap() / 2;
+    while database.prune(bytes_max).unwrap() {}
+    assert!(database.bytes().unwrap() <= bytes_max);
+    assert_eq!((ids(&database, "1").len(), ids(&database, "400").len()), (0, 100), "the newest stay");
+    assert_eq!(times(&database, 60), [(T, 3, 120)]);
 }

@@ -1,21 +1,24 @@
-//! The archive: bars on disk, over restarts of the server.
+//! The archive: bars and the newest trades on disk, over restarts of the server.
 //!
-//! A thread for each market writes bars once they are complete, takes the newest ones over into memory when an instrument
-//! is defined, and answers queries that reach further back than memory does. No other thread waits for it, and none of
-//! its failures ends the server: what could not be written is tried again, and counted where it was given up.
+//! A thread for each market writes bars once they are complete, and once a minute the newest trades. It takes the newest
+//! ones of both over into memory when an instrument is defined, and answers queries that reach further back than memory
+//! does. No other thread waits for it, and none of its failures ends the server: what could not be written is tried
+//! again, and counted where it was given up.
 //!
 //! | file | content |
 //! |---|---|
 //! | `database.rs` | the file, a SQLite database |
 //! | `thread.rs` | the thread |
+//! | `trades.rs` | what it does with the newest trades |
 //! | `load.rs` | `tickcast archive`: bars and trades of files |
 //!
 //! What is lost when the process is killed: the last [`WRITE_EVERY`] of bars of a second; longer bars are made from those
-//! at the next start. The time without a server is a hole.
+//! at the next start. The same holds for the last [`TRADES_EVERY`] of trades. The time without a server is a hole.
 
 mod database;
 pub mod load;
 mod thread;
+mod trades;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -31,6 +34,8 @@ use crate::bars::{BarQuery, FoundBars};
 
 /// How often complete bars are written.
 pub const WRITE_EVERY: Duration = Duration::from_secs(5);
+/// How often new trades are written. Those of released instruments are written at once.
+pub const TRADES_EVERY: Duration = Duration::from_secs(60);
 /// Queries that wait; others are refused.
 const WAITING_MAX: usize = 256;
 /// Held by the server that writes to the folder.
@@ -78,6 +83,7 @@ pub struct Archive {
     bytes: AtomicU64,
     written: AtomicU64,
     lost: AtomicU64,
+    trades_lost: AtomicU64,
     failures: AtomicU64,
 }
 
@@ -90,6 +96,8 @@ pub struct ArchiveCounts {
     pub written: u64,
     /// Bars that could not be kept until they could be written.
     pub lost: u64,
+    /// Trades of released instruments that could not be kept until they could be written.
+    pub trades_lost: u64,
     /// Times that the file could not be read or written.
     pub failures: u64,
 }
@@ -98,7 +106,8 @@ impl Archive {
     fn new() -> (Self, Receiver<Request>) {
         let (requests, received) = bounded(WAITING_MAX);
         let zero = AtomicU64::default;
-        (Self { requests, bytes: zero(), written: zero(), lost: zero(), failures: zero() }, received)
+        let (bytes, written, lost, trades_lost, failures) = (zero(), zero(), zero(), zero(), zero());
+        (Self { requests, bytes, written, lost, trades_lost, failures }, received)
     }
 
     /// Asks for bars. The answer comes over the channel, or its end: the thread has ended. `None`: too many wait.
@@ -124,6 +133,7 @@ impl Archive {
             bytes: read(&self.bytes),
             written: read(&self.written),
             lost: read(&self.lost),
+            trades_lost: read(&self.trades_lost),
             failures: read(&self.failures),
         }
     }

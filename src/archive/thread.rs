@@ -10,19 +10,20 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 
 use super::database::{Database, Priced, uniform};
-use super::{Archive, Request, WRITE_EVERY};
+use super::{Archive, Request, TRADES_EVERY, WRITE_EVERY};
 use crate::affinity::keep_current_thread_on;
 use crate::bars::{Bar, BarQuery, BarStore, FoundBars, INTERVALS_S, StoredBar, complete_s};
 use crate::clock::{now_ns, wall_ns};
 use crate::day_tickers::PastMinute;
 use crate::lifecycle::Lifecycle;
+use crate::recent_trades::StoredTrades;
 
 /// How often instruments that were defined are looked for.
 const SEED_EVERY: Duration = Duration::from_millis(50);
 /// How often the file is looked at: its size, and whether another program has changed it.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Instruments that are seeded between two looks at the requests.
-const SEEDED_AT_ONCE: usize = 50;
+pub(super) const SEEDED_AT_ONCE: usize = 50;
 /// Bars that are taken over of each length: a day of minutes and more, which computed tickers need.
 const SEEDS: [usize; INTERVALS_S.len()] = [600, 1500, 200, 200];
 /// Instruments whose bars are taken under one lock.
@@ -45,11 +46,12 @@ pub struct Parts {
     pub cores: Vec<usize>,
 }
 
-struct Worker {
-    parts: Parts,
-    archive: Arc<Archive>,
+pub(super) struct Worker {
+    pub(super) parts: Parts,
+    pub(super) archive: Arc<Archive>,
     began_s: u32,
     unwritten: Vec<StoredBar>,
+    pub(super) unwritten_trades: Vec<StoredTrades>,
     /// The last write failed: one line of the log for all failures in a row.
     has_failed: bool,
     version: Option<i64>,
@@ -62,10 +64,7 @@ struct Worker {
 pub fn spawn(parts: Parts) -> io::Result<(Arc<Archive>, JoinHandle<()>)> {
     let (archive, requests) = Archive::new();
     let archive = Arc::new(archive);
-    let began_s = complete_s(wall_ns().saturating_sub(parts.delay_ns));
-    let version = parts.database.version().ok();
-    let mut worker =
-        Worker { parts, archive: archive.clone(), began_s, unwritten: Vec::new(), has_failed: false, version };
+    let mut worker = Worker::new(parts, archive.clone());
     let thread = std::thread::Builder::new().name("archive".to_owned()).spawn(move || {
         keep_current_thread_on(&worker.parts.cores);
         let lifecycle = worker.parts.lifecycle.clone();
@@ -76,11 +75,23 @@ pub fn spawn(parts: Parts) -> io::Result<(Arc<Archive>, JoinHandle<()>)> {
 }
 
 impl Worker {
+    pub(super) fn new(parts: Parts, archive: Arc<Archive>) -> Self {
+        Self {
+            began_s: complete_s(wall_ns().saturating_sub(parts.delay_ns)),
+            version: parts.database.version().ok(),
+            parts,
+            archive,
+            unwritten: Vec::new(),
+            unwritten_trades: Vec::new(),
+            has_failed: false,
+        }
+    }
+
     fn run(&mut self, requests: &Receiver<Request>) {
         let now = Instant::now();
-        let (mut write_at, mut look_at) = (now + WRITE_EVERY, now);
+        let (mut write_at, mut trades_at, mut look_at) = (now + WRITE_EVERY, now + TRADES_EVERY, now);
         loop {
-            let has_more = self.seed();
+            let has_more = self.seed() | self.seed_trades();
             let wait = if has_more { Duration::ZERO } else { SEED_EVERY };
             match requests.recv_timeout(wait) {
                 Ok(Request::Find { symbol, instrument, query, answer }) => {
@@ -102,9 +113,16 @@ impl Worker {
                 // A disk that is slow is written to less often, so that queries are answered between.
                 write_at = Instant::now() + WRITE_EVERY.max(now.elapsed() * 4);
             }
+            let now = Instant::now();
+            if now >= trades_at {
+                let every = if self.write_trades(false) { TRADES_EVERY } else { WRITE_EVERY };
+                trades_at = Instant::now() + every.max(now.elapsed() * 4);
+            }
         }
         while self.seed() {}
         self.write(u32::MAX);
+        // Those that are not seeded are not put behind others any more.
+        self.write_trades(true);
     }
 
     fn complete_s(&self) -> u32 {
@@ -192,7 +210,7 @@ impl Worker {
         self.archive.lost.fetch_add(surplus as u64, Ordering::Relaxed);
     }
 
-    fn count_failure(&mut self, done: &str, problem: Option<&String>) {
+    pub(super) fn count_failure(&mut self, done: &str, problem: Option<&String>) {
         let Some(problem) = problem else {
             if done == "written" && std::mem::take(&mut self.has_failed) {
                 tracing::info!("archive: the file is written again");

@@ -58,6 +58,12 @@ impl BarStore {
         }
     }
 
+    /// Without a thread that makes bars.
+    #[cfg(test)]
+    pub(crate) fn unfilled(bars: Bars) -> Self {
+        Self::new(bars, crate::ring::ring(1024).0.gauge())
+    }
+
     /// Fills the store of trades as well.
     pub fn with_trades(self, trades: Option<TradeStore>) -> Self {
         Self { trades, ..self }

@@ -284,7 +284,7 @@ layer! {
     ring_bytes "TICKCAST_RING_BYTES" "BYTES" usize;
     /// Memory of the bars of all instruments, served at `/v1/bars/{symbol}`, bytes; 0 for none [default: 134217728]
     bars_bytes "TICKCAST_BARS_BYTES" "BYTES" usize;
-    /// Folder in which bars are kept over restarts [default: none]
+    /// Folder in which bars and the newest trades are kept over restarts [default: none]
     archive_dir "TICKCAST_ARCHIVE_DIR" "DIR" PathBuf;
     /// Size of the archive of one market, bytes; beyond it the oldest bars are removed [default: 4294967296]
     archive_bytes_max "TICKCAST_ARCHIVE_BYTES_MAX" "BYTES" u64;

@@ -7,15 +7,20 @@
 //! * Every trade of an instrument that was received in the second [`FoundTrades::since_s`] or later is kept.
 //! * A trade has the exponents that its instrument had when it was traded. Those that are not known, because records
 //!   were lost, are the present ones.
+//! * With an archive, those of an earlier run of the server are in front of all others, once: see `kept.rs`.
 //!
-//! What it does not do: read a clock, lock, or know symbols and text. Cost: some 15 ns a trade, twice 56 bytes at most.
+//! What it does not do: read a clock, or lock. Cost: some 15 ns a trade, twice 56 bytes at most.
 
+mod kept;
 mod store;
 
+pub use self::kept::{STORED_MAX, StoredTrades};
 pub use self::store::TradeStore;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use self::kept::Kept;
 use tickcast_protocol::record::{self, RecordHeader, Trade};
 use tickcast_protocol::{FeedState, Instrument, RecordKind, Sequence, Side};
 
@@ -25,7 +30,7 @@ pub const TRADES_MAX: usize = 1000;
 /// A trade, 56 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecentTrade {
-    /// In the instrument's trade channel.
+    /// In the instrument's trade channel; none for one that the archive had.
     pub sequence: Sequence,
     pub ts_event: u64,
     pub ts_recv: u64,
@@ -46,6 +51,8 @@ pub struct FoundTrades {
     pub since_s: Option<u32>,
     /// The oldest first.
     pub trades: Vec<RecentTrade>,
+    /// It has the newest of the archive, or there is none.
+    pub is_seeded: bool,
 }
 
 /// The newest trades of all instruments. One owner.
@@ -70,6 +77,8 @@ pub struct RecentTrades {
     losses: u32,
     /// From this second on nothing was lost.
     lost_until_s: u32,
+    /// For the archive, if there is one.
+    kept: Option<Kept>,
 }
 
 /// The trades of one instrument.
@@ -81,6 +90,12 @@ struct Row {
     /// From this second on no trade was dropped.
     since_s: u32,
     is_active: bool,
+    /// That of its newest Definition, with an archive.
+    symbol: Option<Arc<str>>,
+    /// It has what the archive has.
+    is_seeded: bool,
+    /// How many of the newest the archive has not taken.
+    unwritten: usize,
 }
 
 impl RecentTrades {
@@ -99,6 +114,7 @@ impl RecentTrades {
             is_losing: false,
             losses: 0,
             lost_until_s: 0,
+            kept: None,
         }
     }
 
@@ -153,7 +169,11 @@ impl RecentTrades {
         let since_s = row.map_or(0, |row| row.since_s).max(self.began_s).max(self.lost_until_s);
         let is_known = !self.is_losing && since_s <= self.newest_s.saturating_add(1);
         let newest = |row: &Row| row.trades.range(row.trades.len().saturating_sub(limit)..).copied().collect();
-        FoundTrades { since_s: is_known.then_some(since_s), trades: row.map_or_else(Vec::new, newest) }
+        FoundTrades {
+            since_s: is_known.then_some(since_s),
+            trades: row.map_or_else(Vec::new, newest),
+            is_seeded: self.kept.is_none() || row.is_some_and(|row| row.is_seeded),
+        }
     }
 
     /// Memory of the trades, in bytes.
@@ -170,6 +190,7 @@ impl RecentTrades {
         let Trade { px, sz, trade_id, side } = *trade;
         let RecordHeader { sequence, ts_event, ts_recv, .. } = *header;
         row.push(RecentTrade { sequence, ts_event, ts_recv, px, sz, trade_id, side, exponents }, capacity);
+        row.unwritten += 1;
         let after = row.bytes();
         self.bytes += after - before;
         self.active += usize::from(is_new);
@@ -177,14 +198,18 @@ impl RecentTrades {
 
     fn define(&mut self, instrument: &Instrument) {
         let losses = self.losses;
+        self.name(instrument.id, &instrument.symbol);
         let row = self.row_mut(instrument.id);
         row.exponents = Some(((instrument.px_exp, instrument.sz_exp), losses));
         // The exponents of these were the present ones, which are gone and were never known here.
         row.note_dropped(row.trades.iter().filter(|trade| trade.exponents.is_none()).map(|trade| trade.ts_recv).max());
+        let before = row.trades.len();
         row.trades.retain(|trade| trade.exponents.is_some());
+        row.unwritten = row.unwritten.saturating_sub(before - row.trades.len());
     }
 
     fn release(&mut self, instrument: u32) {
+        self.save_all_of(instrument);
         let row = std::mem::take(self.row_mut(instrument));
         self.bytes -= row.bytes();
         self.active -= usize::from(row.is_active);
@@ -231,7 +256,9 @@ impl Row {
     }
 
     fn drop_oldest(&mut self, count: usize) {
-        let newest_ns = self.trades.drain(..count).map(|trade| trade.ts_recv).max();
+        // Those of the archive are of before the start, whatever the clock was then.
+        let own = self.trades.drain(..count).filter(|trade| !trade.sequence.is_none());
+        let newest_ns = own.map(|trade| trade.ts_recv).max();
         self.note_dropped(newest_ns);
     }
 

@@ -65,6 +65,14 @@ impl TradeStore {
         locked.read_to = read_to;
     }
 
+    /// The trades, for the thread of the archive: the one that makes bars waits meanwhile.
+    pub(crate) fn for_archive<T>(&self, used: impl FnOnce(&mut RecentTrades) -> T) -> T {
+        let mut locked = self.lock();
+        let result = used(&mut locked.trades);
+        self.bytes.store(locked.trades.bytes() as u64, Ordering::Relaxed);
+        result
+    }
+
     fn lock(&self) -> MutexGuard<'_, Locked> {
         self.locked.lock().expect(PANICKED)
     }

@@ -73,9 +73,10 @@ fn the_newest_trades_are_found_as_they_were_sequenced() {
         side: Side::Buy,
         exponents: None,
     };
-    assert_eq!(found, FoundTrades { since_s: Some(5), trades: vec![expected] });
+    assert_eq!(found, FoundTrades { since_s: Some(5), trades: vec![expected], is_seeded: true });
+    let none = FoundTrades { since_s: Some(5), trades: Vec::new(), is_seeded: true };
     for unknown in [0, 3, u32::MAX] {
-        assert_eq!(feed.trades.find(unknown, 1), FoundTrades { since_s: Some(5), trades: Vec::new() });
+        assert_eq!(feed.trades.find(unknown, 1), none);
     }
 }
 
@@ -153,4 +154,125 @@ fn a_clock_that_is_set_back_leaves_since_unknown_until_it_is_reached_again() {
     assert_eq!((feed.since(1), feed.sequences(1, 9)), (None, vec![3, 4, 5]));
     feed.trade(1, 103, 1);
     assert_eq!(feed.since(1), Some(104));
+}
+
+/// Trades as the archive has them, of these ids.
+fn stored(ids: std::ops::RangeInclusive<u64>) -> Vec<RecentTrade> {
+    let trade = |trade_id| RecentTrade {
+        sequence: Sequence::NONE,
+        ts_event: 1,
+        ts_recv: 900 * SECOND_NS,
+        px: 1,
+        sz: 1,
+        trade_id,
+        side: Side::Buy,
+        exponents: Some((-2, -3)),
+    };
+    ids.map(trade).collect()
+}
+
+impl Feed {
+    fn with_archive(bytes_max: usize) -> Self {
+        let feed = Self::new(bytes_max);
+        Self { trades: feed.trades.with_archive(), ..feed }
+    }
+
+    fn seed(&mut self, instrument: u32, trades: Vec<RecentTrade>) {
+        self.trades.seed(vec![(instrument, "A".into(), trades)]);
+    }
+
+    /// What the archive takes of each row, with `follows`.
+    fn taken(&mut self) -> Vec<(Vec<u64>, bool)> {
+        let mut out = Vec::new();
+        self.trades.take_saved(&mut out);
+        assert_eq!(self.trades.take_unwritten(0, 100, false, &mut out), None);
+        let sequences =
+            |stored: &StoredTrades| stored.trades.iter().map(|trade| trade.sequence.get()).collect::<Vec<_>>();
+        out.iter().map(|stored| (sequences(stored), stored.follows)).collect()
+    }
+}
+
+#[test]
+fn those_of_the_archive_are_in_front_once() {
+    let mut feed = Feed::with_archive(MANY);
+    feed.define(1, -2);
+    feed.trade(1, 10, 1);
+    assert!(!feed.trades.find(1, 9).is_seeded);
+    assert_eq!(feed.trades.take_unseeded(9), [(1, "A".into())]);
+    feed.trades.seed(vec![(1, "B".into(), stored(1..=2)), (9, "A".into(), stored(1..=2))]);
+    assert!(!feed.trades.find(1, 9).is_seeded, "that was another instrument");
+    assert_eq!(feed.taken(), []);
+    feed.seed(1, stored(1..=2));
+    feed.seed(1, stored(1..=2));
+    feed.define(1, -4);
+    assert_eq!(feed.trades.take_unseeded(9), []);
+    feed.trade(1, 11, 1);
+    assert_eq!(feed.sequences(1, 9), [0, 0, 1, 2]);
+    assert_eq!((feed.since(1), feed.trades.find(1, 9).is_seeded), (Some(5), true));
+    assert_eq!(feed.taken(), [(vec![1, 2], true)]);
+    assert_eq!(feed.taken(), []);
+    feed.release(1);
+    feed.define(1, -2);
+    assert_eq!(feed.trades.take_unseeded(9), [(1, "A".into())]);
+    assert_eq!(feed.sequences(1, 9), [0; 0]);
+}
+
+#[test]
+fn those_of_the_archive_take_no_more_than_their_share() {
+    let mut feed = Feed::with_archive(10 * size_of::<RecentTrade>());
+    (1..=2).for_each(|instrument| feed.define(instrument, -2));
+    feed.trade(1, 10, 1);
+    (1..=2).for_each(|instrument| feed.seed(instrument, stored(1..=100)));
+    assert_eq!((feed.sequences(1, 99), feed.sequences(2, 99)), (vec![0, 0, 0, 0, 1], vec![0; 5]));
+    assert_eq!(feed.trades.find(2, 1).trades[0].trade_id, 100, "the newest");
+    assert!(feed.trades.bytes() <= 10 * size_of::<RecentTrade>(), "{}", feed.trades.bytes());
+    (11..=13).for_each(|at_s| feed.trade(1, at_s, 1));
+    assert_eq!(feed.sequences(1, 99), [0, 1, 2, 3, 4]);
+    assert_eq!(feed.since(1), Some(5), "of those since the start none was dropped");
+    assert!(feed.trades.bytes() <= 10 * size_of::<RecentTrade>(), "{}", feed.trades.bytes());
+    (14..=16).for_each(|at_s| feed.trade(1, at_s, 1));
+    assert_eq!(feed.since(1), Some(12));
+    assert_eq!(feed.taken(), [(vec![3, 4, 5, 6, 7], false)], "two were dropped before");
+    [1, 2].iter().for_each(|instrument| feed.release(*instrument));
+    assert_eq!(feed.trades.bytes(), 0);
+}
+
+#[test]
+fn archive_is_given_the_newest_trades_with_exponents_that_are_known() {
+    let mut feed = Feed::with_archive(MANY);
+    feed.define(1, -2);
+    feed.seed(1, Vec::new());
+    (1..=150).for_each(|_| feed.trade(1, 10, 1));
+    assert_eq!(feed.taken(), [((51..=150).collect(), false)]);
+    feed.trade(1, 11, 1);
+    feed.trades.lose();
+    (1..=2).for_each(|_| feed.trade(1, 12, 1));
+    assert_eq!(feed.taken(), [(vec![151], true)]);
+    feed.define(1, -2);
+    feed.trade(1, 13, 1);
+    assert_eq!(feed.taken(), [(vec![154], true)]);
+    feed.trade(1, 14, 1);
+    feed.release(1);
+    feed.define(1, -2);
+    feed.seed(1, stored(1..=2));
+    assert_eq!(feed.sequences(1, 9), [0; 0], "the archive does not have what was released");
+    assert_eq!(feed.taken(), [(vec![155], true)]);
+    feed.seed(1, stored(1..=2));
+    assert_eq!(feed.sequences(1, 9), [0, 0]);
+}
+
+#[test]
+fn symbol_that_takes_the_place_of_another_has_none_of_its_trades() {
+    let mut feed = Feed::with_archive(MANY);
+    feed.define(1, -2);
+    assert_eq!(feed.trades.take_unseeded(9), [(1, "A".into())]);
+    feed.seed(1, Vec::new());
+    feed.trade(1, 10, 1);
+    feed.trades.lose();
+    let mut record = Vec::new();
+    record::encode_definition(&Instrument { id: 1, ..Instrument::new(1, "B", "v", -2, -3) }, &mut record);
+    feed.trades.fold(&record);
+    assert_eq!(feed.sequences(1, 9), [0; 0]);
+    assert_eq!(feed.taken(), [(vec![1], true)], "it is written under its own symbol");
+    assert_eq!(feed.trades.take_unseeded(9), [(1, "B".into())]);
 }

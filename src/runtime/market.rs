@@ -186,8 +186,10 @@ fn start_sequencer(
         if let Some((_, holes)) = &database {
             made = made.with_archive(holes);
         }
-        let trades =
-            (config.trades_bytes > 0).then(|| TradeStore::new(RecentTrades::new(config.trades_bytes, began_ns)));
+        let trades = (config.trades_bytes > 0).then(|| {
+            let made = RecentTrades::new(config.trades_bytes, began_ns);
+            TradeStore::new(if database.is_some() { made.with_archive() } else { made })
+        });
         // A delayed market replays those of the live one.
         let has_tickers = config.bars_bytes > 0 && delay_ns == 0;
         let tickers = has_tickers.then(|| TickerStore::new(DayTickers::new(config.bars_bytes / TICKERS_PART)));

@@ -1,4 +1,4 @@
-//! The archive: bars of earlier runs of the server, and bars that were loaded.
+//! The archive: bars and trades of earlier runs of the server, and bars that were loaded.
 
 use std::path::Path;
 use std::process::Command;
@@ -136,7 +136,10 @@ fn what_is_loaded_is_served_by_the_running_server() {
     assert!(is_loaded && output.contains("A: 14400 bars of 60 s from 2024-05-01T00:00:00Z"), "{output}");
 
     let days = wait_for(&server, "A?interval_s=86400", |found| trades_of(found) == minutes + 1);
-    assert_eq!((&days["since"], &days["time"][0], &days["open"][0]), (&json!(BEGIN_S), &json!(BEGIN_S), &json!("0.500")));
+    assert_eq!(
+        (&days["since"], &days["time"][0], &days["open"][0]),
+        (&json!(BEGIN_S), &json!(BEGIN_S), &json!("0.500"))
+    );
     assert_eq!((&days["high"][0], &days["volume"][9]), (&json!("1440.250"), &json!("2880")));
     // By pages, as a chart that is scrolled to the left.
     let (mut to, mut seen) = (u64::from(u32::MAX), Vec::new());
@@ -175,7 +178,8 @@ fn loaded_trades_become_bars_of_every_length_and_again_the_same() {
         assert_eq!(found["trades"], trades, "{found}");
     }
     let day = bars(&server, "B?interval_s=86400");
-    let values = ["open", "high", "low", "close", "volume"].map(|name| day[name][0].as_str().expect("a text").to_owned());
+    let values =
+        ["open", "high", "low", "close", "volume"].map(|name| day[name][0].as_str().expect("a text").to_owned());
     assert_eq!(values, ["1.50", "1.75", "1.25", "1.25", "3.5"]);
 }
 
@@ -254,4 +258,58 @@ fn folder_of_another_server_and_other_files_are_refused() {
         let exit = Program::spawn(Program::command(&args)).wait_for_exit();
         assert!(exit.code == Some(2) && exit.stderr.contains(problem), "{}", exit.stderr);
     }
+}
+
+#[test]
+fn newest_trades_are_there_after_a_stop_and_after_a_kill() {
+    const COLUMNS: [&str; 6] = ["ts_event", "ts_recv", "px", "sz", "side", "trade_id"];
+    let trades = |server: &Server, symbol: &str| server.get(&format!("/v1/trades/{symbol}?limit=1000")).json();
+    // The answer reaches up to what a subscriber was sent.
+    let publish = |server: &Server, publisher: &mut Publisher, range: std::ops::RangeInclusive<i64>| {
+        let mut subscriber = server.subscriber(&["trade"], &["A"]);
+        publisher.publish(&range.clone().map(|px| trade(1, px)).collect::<Vec<_>>());
+        while subscriber.record().header.sequence.get() < range.clone().count() as u64 {}
+    };
+    let newest = |column: &Value, count: usize| {
+        let column = column.as_array().expect("a column");
+        column[column.len() - count..].to_vec()
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, mut publisher) = start(folder.path());
+    publish(&server, &mut publisher, 1..=120);
+    let before = trades(&server, "A");
+    assert_eq!(server.stop(Signal::TERM).code, Some(0));
+
+    let (server, mut publisher) = start(folder.path());
+    let after = trades(&server, "A");
+    assert_eq!(after["sequence"], json!(vec![Value::Null; 100]), "the newest, which have no number of this run");
+    for name in COLUMNS {
+        assert_eq!(after[name], json!(newest(&before[name], 100)), "{name}");
+    }
+    assert!(after["since"].as_u64() >= before["since"].as_u64(), "{after}");
+    assert_eq!(trades(&server, "B")["sequence"], json!([]));
+    // Defined once more, and seeded again because another program has written to the file: nothing is there twice.
+    publisher.define(&["A", "B"]);
+    let (output, is_loaded) = load(folder.path(), "ts_event,price,symbol\n2024-05-01T00:00:00Z,1,A\n", &[]);
+    assert!(is_loaded, "{output}");
+    wait_for(&server, "A?interval_s=86400", |found| found["time"].as_array().is_some_and(|times| times.len() > 1));
+    publish(&server, &mut publisher, 121..=122);
+    let joined = trades(&server, "A");
+    let sequences: Vec<Value> = (0..100).map(|_| Value::Null).chain([json!(1), json!(2)]).collect();
+    assert_eq!(joined["sequence"], json!(sequences));
+    assert_eq!(newest(&joined["px"], 3), [json!("1.20"), json!("1.21"), json!("1.22")]);
+    assert_eq!(joined["trade_id"].as_array().expect("a column")[..100], after["trade_id"].as_array().expect("one")[..]);
+    assert!(server.stop(Signal::KILL).code.is_none());
+
+    // What was not written is lost, and nothing else.
+    let (server, mut publisher) = start(folder.path());
+    assert_eq!(trades(&server, "A")["px"], after["px"]);
+    publish(&server, &mut publisher, 123..=123);
+    let killed = trades(&server, "A");
+    assert_eq!(newest(&killed["px"], 2), [json!("1.20"), json!("1.23")]);
+    assert_eq!(newest(&killed["sequence"], 2), [Value::Null, json!(1)]);
+    assert_eq!(server.metric_values("tickcast_archive_failures_total"), [0]);
+    assert_eq!(server.stop(Signal::TERM).code, Some(0));
+    let (server, _publisher) = start(folder.path());
+    assert_eq!(newest(&trades(&server, "A")["px"], 2), [json!("1.20"), json!("1.23")]);
 }

@@ -32,7 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sequencer", &["day_tickers", "last_value", "ring"]),
     ("shard", &["identity", "io", "last_value", "ring", "stats"]),
     ("bars", &["affinity", "clock", "day_tickers", "fault", "lifecycle", "recent_trades", "ring", "wake"]),
-    ("archive", &["affinity", "bars", "clock", "day_tickers", "lifecycle"]),
+    ("archive", &["affinity", "bars", "clock", "day_tickers", "lifecycle", "recent_trades"]),
     (
         "ingest",
         &["affinity", "auth", "bars", "clock", "fault", "lifecycle", "rate_limit", "ring", "sequencer", "tls", "wake"],

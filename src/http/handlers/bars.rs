@@ -31,7 +31,7 @@ const BARS_AT_ONCE: usize = 256;
 pub(super) const RETRY: Duration = Duration::from_millis(1);
 pub(super) const TRIES: usize = 1000;
 /// How many times of those an instrument is waited for whose part of the archive is not taken over.
-const SEED_TRIES: usize = 500;
+pub(super) const SEED_TRIES: usize = 500;
 /// How many times the archive is asked for its answer: disks are slower than memory.
 const ARCHIVE_TRIES: usize = 5000;
 

@@ -308,6 +308,11 @@ fn of_bars_and_clock(state: &ServerState) -> Vec<Metric> {
         level("archive_bytes", archive.bytes, "Bytes of the file of the archive: archive_dir"),
         count("archive_bars_written", archive.written, "Bars written to the archive"),
         count("archive_bars_lost", archive.lost, "Bars that could not be kept until they could be written"),
+        count(
+            "archive_trades_lost",
+            archive.trades_lost,
+            "Trades of released instruments that could not be kept until they could be written",
+        ),
         count("archive_failures", archive.failures, "Times that the file of the archive could not be read or written"),
         level(
             "trades_bytes",

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::bars::{RETRY, TRIES, number, push_decimal, push_number};
+use super::bars::{RETRY, SEED_TRIES, TRIES, number, push_decimal, push_number};
 use super::snapshot::{denied, unknown_instrument};
 use crate::bars::BarStore;
 use crate::http::portions::Portions;
@@ -12,7 +12,7 @@ use crate::http::server::HttpServer;
 use crate::identity::Principal;
 use crate::recent_trades::{FoundTrades, RecentTrade, TRADES_MAX, TradeStore};
 use tickcast_protocol::record::{FieldSet, PRICE_NONE};
-use tickcast_protocol::{Channel, Side};
+use tickcast_protocol::{Channel, Sequence, Side};
 
 const LIMIT: u32 = 100;
 /// Trades that are written between two looks at the time: some 10 us.
@@ -54,8 +54,10 @@ pub(crate) async fn get(
 async fn find(store: &BarStore, trades: &TradeStore, instrument: u32, limit: usize) -> Result<FoundTrades, Refusal> {
     let written = store.gauge().published_bytes();
     for nth in 0..TRIES {
-        if let Some(found) = trades.try_find(instrument, limit, written) {
-            return Ok(found);
+        match trades.try_find(instrument, limit, written) {
+            // An instrument that was just defined does not have those of the archive yet.
+            Some(found) if found.is_seeded || nth >= SEED_TRIES => return Ok(found),
+            _ => {}
         }
         if nth == 0 {
             store.hurry();
@@ -116,7 +118,10 @@ impl Columns<'_> {
 
     /// The columns in their order, and how a trade is written there.
     const COLUMNS: [(&'static str, PushTrade); 7] = [
-        ("sequence", |trade, _, out| push_number(trade.sequence.get(), out)),
+        ("sequence", |trade, _, out| match trade.sequence {
+            Sequence::NONE => out.push_str("null"),
+            sequence => push_number(sequence.get(), out),
+        }),
         ("ts_event", |trade, _, out| push_number(trade.ts_event, out)),
         ("ts_recv", |trade, _, out| push_number(trade.ts_recv, out)),
         ("px", |trade, (px_exp, _), out| push_decimal(trade.px, px_exp, out)),
@@ -135,7 +140,6 @@ impl Columns<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tickcast_protocol::Sequence;
 
     #[test]
     fn the_limit_has_a_default_and_bounds() {
@@ -148,7 +152,7 @@ mod tests {
     }
 
     fn written(trades: Vec<RecentTrade>, since_s: Option<u32>) -> String {
-        let found = FoundTrades { since_s, trades };
+        let found = FoundTrades { since_s, trades, is_seeded: true };
         let mut text = String::from("{");
         let columns = Columns { exponents: (-2, 0), found: &found };
         // It pauses where a portion is over, as on a busy machine.
@@ -169,12 +173,12 @@ mod tests {
             exponents,
         };
         let mut trades =
-            vec![trade(4, Some((-3, -1)), Side::Buy), trade(5, None, Side::Sell), trade(6, None, Side::Unknown)];
+            vec![trade(0, Some((-3, -1)), Side::Buy), trade(5, None, Side::Sell), trade(6, None, Side::Unknown)];
         hide(&mut trades[2..], true, false);
         hide(&mut trades[..1], false, true);
         assert_eq!(
             written(trades, Some(9)),
-            r#"{,"since":9,"sequence":[4,5,6],"ts_event":[0,0,0],"#.to_owned()
+            r#"{,"since":9,"sequence":[null,5,6],"ts_event":[0,0,0],"#.to_owned()
                 + r#""ts_recv":[1795293329820889459,1795293329820889459,1795293329820889459],"#
                 + r#""px":["12.345","123.45",null],"sz":[null,"7","7"],"side":["B","S",null],"#
                 + r#""trade_id":[18446744073709551615,18446744073709551615,18446744073709551615]}"#
