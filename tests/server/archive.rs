@@ -276,6 +276,7 @@ fn newest_trades_are_there_after_a_stop_and_after_a_kill() {
     };
     let folder = tempfile::tempdir().expect("a folder");
     let (server, mut publisher) = start(folder.path());
+    publisher.publish(&[trade(2, 7)]);
     publish(&server, &mut publisher, 1..=120);
     let before = trades(&server, "A");
     assert_eq!(server.stop(Signal::TERM).code, Some(0));
@@ -287,12 +288,16 @@ fn newest_trades_are_there_after_a_stop_and_after_a_kill() {
         assert_eq!(after[name], json!(newest(&before[name], 100)), "{name}");
     }
     assert!(after["since"].as_u64() >= before["since"].as_u64(), "{after}");
-    assert_eq!(trades(&server, "B")["sequence"], json!([]));
-    // Defined once more, and seeded again because another program has written to the file: nothing is there twice.
-    publisher.define(&["A", "B"]);
+    assert_eq!(trades(&server, "B")["px"], json!(["0.07"]));
+    // Defined anew, and seeded again because another program has written to the file: nothing is there twice.
+    let redefined = json!({"op": "define", "id": 3,
+        "instruments": [{"symbol": "B", "venue": "test", "px_exp": -3, "sz_exp": -1}]});
+    publisher.0.send_text(&redefined.to_string());
+    assert_eq!(publisher.0.reply()["instruments"][0]["symbol"], "B");
     let (output, is_loaded) = load(folder.path(), "ts_event,price,symbol\n2024-05-01T00:00:00Z,1,A\n", &[]);
     assert!(is_loaded, "{output}");
     wait_for(&server, "A?interval_s=86400", |found| found["time"].as_array().is_some_and(|times| times.len() > 1));
+    assert_eq!(trades(&server, "B")["px"], json!(["0.07"]));
     publish(&server, &mut publisher, 121..=122);
     let joined = trades(&server, "A");
     let sequences: Vec<Value> = (0..100).map(|_| Value::Null).chain([json!(1), json!(2)]).collect();
