@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::series::Series;
+use super::series::{Known, Series};
 use super::{Bar, BarQuery, Bars, INTERVALS_S, Row, seconds};
 
 /// Bars that wait to be written beyond this are lost.
@@ -21,19 +21,6 @@ pub struct StoredBar {
     /// Of the prices and sizes.
     pub exponents: (i8, i8),
     pub bar: Bar,
-}
-
-/// What the archive knows of an instrument, by length.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known {
-    /// The newest bars, oldest first, at these exponents.
-    pub bars: Vec<Bar>,
-    /// There are older ones.
-    pub has_older: bool,
-    /// From this second on there are bars; `None` without any.
-    pub since_s: Option<u32>,
-    /// The time of the first bar that the archive does not have: it was made from shorter ones.
-    pub made_s: Option<u32>,
 }
 
 /// Whether an instrument has what the archive has of it.

@@ -23,9 +23,9 @@ mod series;
 mod session;
 mod store;
 
-pub use self::kept::{Known, StoredBar, complete_s};
+pub use self::kept::{StoredBar, complete_s};
 pub use self::query::{BarQuery, FoundBars, merge};
-pub use self::series::Bar;
+pub use self::series::{Bar, Known};
 pub use self::session::Session;
 pub use self::store::{BarStore, spawn};
 

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use super::Known;
 use tickcast_protocol::decimal;
 use tickcast_protocol::record::{PRICE_NONE, Quote, Trade};
 
@@ -95,6 +94,19 @@ impl Bar {
             (self.bid_px, self.ask_px, self.is_quoted) = (later.bid_px, later.ask_px, true);
         }
     }
+}
+
+/// What the archive knows of an instrument, by length.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The newest bars, oldest first, at these exponents.
+    pub bars: Vec<Bar>,
+    /// There are older ones.
+    pub has_older: bool,
+    /// From this second on there are bars; `None` without any.
+    pub since_s: Option<u32>,
+    /// The time of the first bar that the archive does not have: it was made from shorter ones.
+    pub made_s: Option<u32>,
 }
 
 /// Bars in the order of their times, one for each time.

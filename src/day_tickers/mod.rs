@@ -2,7 +2,8 @@
 //!
 //! What always holds:
 //! * A ticker has the trades that came in the last 24 hours by a clock that is never set, or since the start; with an
-//!   archive also those of before, by minutes ([`DayTickers::seed`]). A trade leaves within a minute after that time, or later where [`capacity`] is less than a bucket for each minute.
+//!   archive also those of before, by minutes ([`DayTickers::seed`]). A trade leaves within a minute after that time, or
+//!   later where [`capacity`] is less than a bucket for each minute.
 //! * It is made once a second at most, when there was a trade since the last one or when trades have left. The first comes
 //!   [`FIRST_AFTER_NS`] after the first trade: a source that sends its own is first.
 //! * The opening price is the first one in that time, the closing price the last one of all.
