@@ -100,6 +100,9 @@ impl ServerState {
             let problems = not_ready.into_iter().filter(|_| !self.lifecycle.is_draining()).chain(others);
             warnings.extend(problems.map(|problem| format!("market of {} s ago: {problem}", market.delay_s())));
         }
+        if self.archive.as_ref().is_some_and(|archive| archive.is_failing()) {
+            warnings.push("the archive of bars cannot be read or written".to_owned());
+        }
         // The markets share it.
         if self.delay_s() == 0 && self.access.usage().is_failing() {
             warnings.push("the usage log cannot be written".to_owned());

@@ -5,29 +5,28 @@
 //! * A bar is replaced by one of the same time only if that one has at least as many trades: what was recorded before a
 //!   restart is not overwritten by the part after it. Bars that are loaded replace in any case.
 //! * The file takes about `bytes_max` at the most: beyond it the oldest bars are removed, the shortest first.
-//! * Of each instrument it has the newest [`STORED_MAX`] trades at the most.
+//! * Of each instrument it has the newest [`STORED_MAX`](crate::recent_trades::STORED_MAX) trades at the most.
 //!
-//! Schema (`PRAGMA user_version` 2): `instruments(id, symbol)`; `bars(instrument, interval_s, time, px_exp, sz_exp, trades,
-//! open, high, low, close, volume, bid_px, ask_px)`, whose prices and volume are mantissas at the exponents of the row,
-//! NULL where there is none; `runs(began_s, ended_s)` of servers; `holes(from_s, to_s)` in which records were lost;
-//! `loads(instrument, from_s, to_s)` of what was loaded; `trades(instrument, position, ts_event, ts_recv, px_exp, sz_exp,
-//! px, sz, trade_id, side)` in the order of `position`, whose times and ids are the 64 bits of unsigned numbers. Version 1
-//! had no trades.
+//! Schema (`PRAGMA user_version` 1): `instruments(id, symbol)`; `bars(instrument, interval_s, time, px_exp, sz_exp, trades,
+//! open, high, low, close, volume, bid_px, ask_px, loaded)`, whose prices and volume are mantissas at the exponents of the
+//! row, NULL where there is none, and which are `loaded` if they were made of a file only; `runs(began_s, ended_s)` of
+//! servers; `holes(from_s, to_s)` in which records were lost; `loads(instrument, from_s, to_s)` of what was loaded;
+//! `trades(instrument, position, ts_event, ts_recv, px_exp, sz_exp, px, sz, trade_id, side)` in the order of `position`,
+//! whose times and ids are the 64 bits of unsigned numbers.
 
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::types::{ToSql, Value};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::bars::{Bar, INTERVALS_S, Known, StoredBar, merge};
-use crate::recent_trades::{RecentTrade, STORED_MAX, StoredTrades};
 use tickcast_protocol::record::PRICE_NONE;
-use tickcast_protocol::{Sequence, Side};
 
 /// "tick" in ASCII: tells what the file is.
 const APPLICATION_ID: i32 = 0x7469_636B;
-const VERSION: i32 = 2;
+const VERSION: i32 = 1;
 /// How long another program may hold the file.
 const BUSY: Duration = Duration::from_secs(10);
 /// The most holes that are kept.
@@ -40,16 +39,14 @@ const SCHEMA: &str = "
         instrument INTEGER NOT NULL, interval_s INTEGER NOT NULL, time INTEGER NOT NULL,
         px_exp INTEGER NOT NULL, sz_exp INTEGER NOT NULL, trades INTEGER NOT NULL,
         open INTEGER, high INTEGER, low INTEGER, close INTEGER, volume INTEGER, bid_px INTEGER, ask_px INTEGER,
+        loaded INTEGER NOT NULL,
         PRIMARY KEY (instrument, interval_s, time)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE runs (began_s INTEGER PRIMARY KEY, ended_s INTEGER NOT NULL) STRICT;
     CREATE TABLE holes (from_s INTEGER PRIMARY KEY, to_s INTEGER NOT NULL) STRICT;
     CREATE TABLE loads (instrument INTEGER NOT NULL, from_s INTEGER NOT NULL, to_s INTEGER NOT NULL,
         PRIMARY KEY (instrument, from_s, to_s)) STRICT, WITHOUT ROWID;
-";
-/// Since version 2.
-const TRADES: &str = "
-    CREATE TABLE IF NOT EXISTS trades (
+    CREATE TABLE trades (
         instrument INTEGER NOT NULL, position INTEGER NOT NULL, ts_event INTEGER NOT NULL, ts_recv INTEGER NOT NULL,
         px_exp INTEGER NOT NULL, sz_exp INTEGER NOT NULL, px INTEGER, sz INTEGER, trade_id INTEGER NOT NULL,
         side TEXT NOT NULL,
@@ -63,18 +60,24 @@ const COLUMNS: &str = "time, px_exp, sz_exp, trades, open, high, low, close, vol
 /// Why the file cannot be used.
 pub type DatabaseError = String;
 
-/// Rules by which a bar replaces one of the same time.
+/// Where bars come from, which decides whether one replaces another of the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replace {
-    /// Only one with no more trades.
-    Fewer,
-    Always,
+pub enum Origin {
+    /// A server: replaces one that has no more trades.
+    Recorded,
+    /// A file: replaces any.
+    Loaded,
+    /// Shorter bars, of which a file had some: replaces one that has no more trades, or that was made of loaded ones only.
+    Made,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Database {
-    connection: Connection,
+    pub(super) connection: Connection,
+    path: PathBuf,
+    /// Device and number of the file.
+    identity: (u64, u64),
 }
 
 /// The bars of a symbol and length: how many, and the first and the last time.
@@ -96,10 +99,13 @@ impl Database {
     /// # Errors
     /// It cannot be opened, is something else, or is of a later version.
     pub fn open(path: &Path) -> Result<Self, DatabaseError> {
-        let problem = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let problem = |error: &dyn std::fmt::Display| {
+            format!("{}: {error}: expected an archive, or no file there, so that one is begun", path.display())
+        };
         let mut connection = Connection::open(path).map_err(|error| problem(&error))?;
         Self::prepare(&mut connection).map_err(|error| problem(&error))?;
-        Ok(Self { connection })
+        let identity = identity(path).map_err(|error| problem(&error))?;
+        Ok(Self { connection, path: path.to_owned(), identity })
     }
 
     fn prepare(connection: &mut Connection) -> Result<(), DatabaseError> {
@@ -120,12 +126,9 @@ impl Database {
         if tables == 0 {
             let create = format!(
                 "PRAGMA auto_vacuum = INCREMENTAL; BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID}; PRAGMA \
-                 user_version = {VERSION}; {SCHEMA} {TRADES} COMMIT;"
+                 user_version = {VERSION}; {SCHEMA} COMMIT;"
             );
             connection.execute_batch(&create).map_err(text)?;
-        } else if version < VERSION {
-            let migrate = format!("BEGIN IMMEDIATE; PRAGMA user_version = {VERSION}; {TRADES} COMMIT;");
-            connection.execute_batch(&migrate).map_err(text)?;
         }
         // NORMAL: a loss of power may undo the last transactions, and damages nothing.
         connection
@@ -136,7 +139,20 @@ impl Database {
             .map_err(text)
     }
 
-    fn change<T>(&mut self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, DatabaseError> {
+    /// Where the file was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// False if the file was moved or removed since it was opened: what is written to it is lost with it.
+    pub fn is_in_place(&self) -> bool {
+        identity(&self.path).is_ok_and(|identity| identity == self.identity)
+    }
+
+    pub(super) fn change<T>(
+        &mut self,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, DatabaseError> {
         let changed = || {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let result = change(&transaction)?;
@@ -162,7 +178,7 @@ impl Database {
                 transaction.execute("DELETE FROM bars WHERE time > ?1", [last_s])?;
                 transaction.execute("DELETE FROM runs WHERE began_s > ?1", [last_s])?;
             }
-            write(transaction, bars, Replace::Fewer)?;
+            write(transaction, bars, Origin::Recorded)?;
             let mut hole = transaction.prepare_cached("INSERT OR REPLACE INTO holes VALUES (?1, ?2)")?;
             for (from_s, to_s) in holes {
                 hole.execute([from_s, to_s])?;
@@ -179,33 +195,6 @@ impl Database {
         })
     }
 
-    /// Adds trades of instruments behind those that it has of them, and removes their oldest ones.
-    ///
-    /// # Errors
-    /// Nothing was written.
-    pub fn record_trades(&mut self, stored: &[StoredTrades]) -> Result<(), DatabaseError> {
-        self.change(|transaction| stored.iter().try_for_each(|stored| write_trades(transaction, stored)))
-    }
-
-    /// The trades of an instrument, oldest first.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn trades(&self, symbol: &str) -> Result<Vec<RecentTrade>, DatabaseError> {
-        let found = || {
-            let Some(id) = find_instrument(&self.connection, symbol)? else { return Ok(Vec::new()) };
-            let mut select = self.connection.prepare_cached(
-                "SELECT ts_event, ts_recv, px_exp, sz_exp, px, sz, trade_id, side FROM trades WHERE instrument = ?1 ORDER \
-                 BY position DESC LIMIT ?2",
-            )?;
-            let rows = select.query_map(params![id, STORED_MAX as i64], trade_of)?;
-            let mut trades: Vec<RecentTrade> = rows.collect::<rusqlite::Result<_>>()?;
-            trades.reverse();
-            Ok(trades)
-        };
-        found().map_err(|error: rusqlite::Error| error.to_string())
-    }
-
     /// Writes bars of one instrument and length that a user has loaded, and makes the longer ones anew from them: one is
     /// replaced if the shorter ones have at least as many trades.
     ///
@@ -215,7 +204,7 @@ impl Database {
         let (Some(first), Some(last)) = (bars.first(), bars.last()) else { return Ok(()) };
         let interval_s = first.interval_s;
         self.change(|transaction| {
-            write(transaction, bars, Replace::Always)?;
+            write(transaction, bars, Origin::Loaded)?;
             let id = instrument(transaction, &first.symbol)?;
             let span = (first.bar.time_s, last.bar.time_s.saturating_add(interval_s));
             transaction.execute("INSERT OR IGNORE INTO loads VALUES (?1, ?2, ?3)", params![id, span.0, span.1 - 1])?;
@@ -227,7 +216,8 @@ impl Database {
                 let symbol = &first.symbol;
                 let stored = |bar| StoredBar { symbol: symbol.clone(), interval_s: longer_s, exponents, bar };
                 let longer: Vec<StoredBar> = merge(shorter, longer_s).into_iter().map(stored).collect();
-                write(transaction, &longer, Replace::Fewer)?;
+                write(transaction, &longer, Origin::Made)?;
+                mark_loaded(transaction, id, longer_s, shorter_s, (from_s, to_s))?;
             }
             Ok(())
         })
@@ -442,12 +432,16 @@ pub fn uniform(bars: &[Priced]) -> (Vec<Bar>, (i8, i8)) {
     (bars.iter().filter_map(rescaled).collect(), exponents)
 }
 
-fn find_instrument(connection: &Connection, symbol: &str) -> rusqlite::Result<Option<i64>> {
+fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+    std::fs::metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+pub(super) fn find_instrument(connection: &Connection, symbol: &str) -> rusqlite::Result<Option<i64>> {
     let select = "SELECT id FROM instruments WHERE symbol = ?1";
     connection.prepare_cached(select)?.query_row([symbol], |row| row.get(0)).optional()
 }
 
-fn instrument(connection: &Connection, symbol: &str) -> rusqlite::Result<i64> {
+pub(super) fn instrument(connection: &Connection, symbol: &str) -> rusqlite::Result<i64> {
     if let Some(id) = find_instrument(connection, symbol)? {
         return Ok(id);
     }
@@ -465,13 +459,17 @@ fn read(
     select.query_map(params![id, interval_s, from_s, before_s], bar_of)?.collect()
 }
 
-fn write(connection: &Connection, bars: &[StoredBar], replace: Replace) -> rusqlite::Result<()> {
-    let rule = if replace == Replace::Fewer { " WHERE excluded.trades >= bars.trades" } else { "" };
+fn write(connection: &Connection, bars: &[StoredBar], origin: Origin) -> rusqlite::Result<()> {
+    let rule = match origin {
+        Origin::Recorded => " WHERE excluded.trades >= bars.trades",
+        Origin::Loaded => "",
+        Origin::Made => " WHERE bars.loaded = 1 OR excluded.trades >= bars.trades",
+    };
     let mut insert = connection.prepare_cached(&format!(
-        "INSERT INTO bars VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT DO UPDATE SET px_exp \
+        "INSERT INTO bars VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT DO UPDATE SET px_exp \
          = excluded.px_exp, sz_exp = excluded.sz_exp, trades = excluded.trades, open = excluded.open, high = \
          excluded.high, low = excluded.low, close = excluded.close, volume = excluded.volume, bid_px = excluded.bid_px, \
-         ask_px = excluded.ask_px{rule}"
+         ask_px = excluded.ask_px, loaded = excluded.loaded{rule}"
     ))?;
     let mut last: Option<(&str, i64)> = None;
     let or_null = |value: i64, none: i64| if value == none { Value::Null } else { Value::Integer(value) };
@@ -495,55 +493,28 @@ fn write(connection: &Connection, bars: &[StoredBar], replace: Replace) -> rusql
             px(bar.close),
             or_null(bar.volume, i64::MAX),
             px(bar.bid_px),
-            px(bar.ask_px)
+            px(bar.ask_px),
+            origin == Origin::Loaded
         ])?;
     }
     Ok(())
 }
 
-fn write_trades(connection: &Connection, stored: &StoredTrades) -> rusqlite::Result<()> {
-    let id = instrument(connection, &stored.symbol)?;
-    let last = "SELECT ifnull(max(position), 0) FROM trades WHERE instrument = ?1";
-    let mut position: i64 = connection.prepare_cached(last)?.query_row([id], |row| row.get(0))?;
-    if !stored.follows {
-        // What it has would have a hole before these.
-        connection.prepare_cached("DELETE FROM trades WHERE instrument = ?1")?.execute([id])?;
-    }
-    let mut insert =
-        connection.prepare_cached("INSERT INTO trades VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?;
-    for trade in &stored.trades {
-        let Some((px_exp, sz_exp)) = trade.exponents else { continue };
-        position += 1;
-        insert.execute(params![
-            id,
-            position,
-            trade.ts_event.cast_signed(),
-            trade.ts_recv.cast_signed(),
-            px_exp,
-            sz_exp,
-            (trade.px != PRICE_NONE).then_some(trade.px),
-            (trade.sz != PRICE_NONE).then_some(trade.sz),
-            trade.trade_id.cast_signed(),
-            char::from(trade.side.to_wire()).to_string()
-        ])?;
-    }
-    let oldest = "DELETE FROM trades WHERE instrument = ?1 AND position <= ?2";
-    connection.prepare_cached(oldest)?.execute([id, position - STORED_MAX as i64])?;
+/// Marks the bars of a length, between two times, that were made of loaded bars only.
+fn mark_loaded(
+    connection: &Connection,
+    id: i64,
+    longer_s: u32,
+    shorter_s: u32,
+    (from_s, before_s): (u32, u32),
+) -> rusqlite::Result<()> {
+    // A bar that has more trades than all of the shorter ones was not made of them.
+    let mark = "UPDATE bars SET loaded = 1 FROM (SELECT time - time % ?2 AS begin, min(loaded) AS all_loaded, sum(trades) AS \
+                made FROM bars WHERE instrument = ?1 AND interval_s = ?3 AND time >= ?4 AND time < ?5 GROUP BY 1) AS \
+                shorter WHERE instrument = ?1 AND interval_s = ?2 AND time = shorter.begin AND shorter.all_loaded = 1 AND \
+                bars.trades = shorter.made";
+    connection.prepare_cached(mark)?.execute(params![id, longer_s, shorter_s, from_s, before_s])?;
     Ok(())
-}
-
-fn trade_of(row: &Row<'_>) -> rusqlite::Result<RecentTrade> {
-    let side: String = row.get(7)?;
-    Ok(RecentTrade {
-        sequence: Sequence::NONE,
-        ts_event: row.get::<_, i64>(0)?.cast_unsigned(),
-        ts_recv: row.get::<_, i64>(1)?.cast_unsigned(),
-        exponents: Some((row.get(2)?, row.get(3)?)),
-        px: row.get::<_, Option<i64>>(4)?.unwrap_or(PRICE_NONE),
-        sz: row.get::<_, Option<i64>>(5)?.unwrap_or(PRICE_NONE),
-        trade_id: row.get::<_, i64>(6)?.cast_unsigned(),
-        side: side.chars().next().and_then(|letter| u8::try_from(letter).ok()).map_or(Side::Unknown, Side::from_wire),
-    })
 }
 
 fn bar_of(row: &Row<'_>) -> rusqlite::Result<Priced> {

@@ -1,4 +1,6 @@
 use super::*;
+use crate::recent_trades::{RecentTrade, StoredTrades};
+use tickcast_protocol::{Sequence, Side};
 
 use std::sync::Arc;
 
@@ -74,6 +76,25 @@ fn longer_bars_are_made_of_what_is_loaded_where_it_has_no_fewer_trades() {
     database.record(&[stored(3600, bar(T + 7200, 50, 7))], None, &[], (T, T)).unwrap();
     database.load(&[stored(60, bar(T + 7200, 1, 8))]).unwrap();
     assert_eq!(times(&database, 3600)[2], (T + 7200, 50, 7), "the recorded hour has more");
+}
+
+#[test]
+fn corrected_file_with_fewer_trades_corrects_longer_bars_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut database = database(&folder);
+    let file = |trades, high| -> Vec<_> {
+        (0..90).map(|nth| stored(60, Bar { high, ..bar(T + 60 * nth, trades, 7) })).collect()
+    };
+    // The second half of the second hour was recorded.
+    let recorded: Vec<_> = (90..120).map(|nth| stored(60, bar(T + 60 * nth, 3, 7))).collect();
+    database.record(&recorded, None, &[], (T, T)).unwrap();
+    database.record(&[stored(3600, bar(T + 3600, 90, 7))], None, &[], (T, T)).unwrap();
+    database.load(&file(10, 900)).unwrap();
+    assert_eq!(times(&database, 3600), [(T, 600, 7), (T + 3600, 390, 7)]);
+    database.load(&file(4, 300)).unwrap();
+    let hours = database.newest("A", 3600, u32::MAX, 9).unwrap();
+    assert_eq!((hours[0].0.trades, hours[0].0.high), (240, 300), "of the file only");
+    assert_eq!(times(&database, DAY_S), [(T, 990, 7)], "a part of it was recorded");
 }
 
 #[test]
@@ -159,9 +180,9 @@ fn other_files_are_refused_and_left_as_they_are() {
     assert!(problem.contains("another program"), "{problem}");
     let later = folder.path().join("later.sqlite");
     drop(Database::open(&later).unwrap());
-    Connection::open(&later).unwrap().execute_batch("PRAGMA user_version = 3").unwrap();
+    Connection::open(&later).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
     let problem = Database::open(&later).unwrap_err();
-    assert!(problem.contains("version 3: expected 2"), "{problem}");
+    assert!(problem.contains("version 2: expected 1"), "{problem}");
 }
 
 #[test]
@@ -221,25 +242,6 @@ fn newest_trades_of_each_instrument_are_kept() {
     let after_hole = StoredTrades { follows: false, ..trades(140..=141) };
     database.record_trades(&[after_hole, trades(142..=142)]).unwrap();
     assert_eq!((ids(&database, "A"), ids(&database, "B")), (vec![140, 141, 142], vec![1, 2]));
-}
-
-#[test]
-fn file_of_the_first_version_gets_trades_and_keeps_its_bars() {
-    let folder = tempfile::tempdir().unwrap();
-    let first = Connection::open(folder.path().join("bars.sqlite")).unwrap();
-    let create = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1; {SCHEMA}");
-    first.execute_batch(&create).unwrap();
-    write(&first, &[stored(60, bar(T, 3, 120))], Replace::Always).unwrap();
-    drop(first);
-    for _ in 0..2 {
-        let mut migrated = database(&folder);
-        assert_eq!(times(&migrated, 60), [(T, 3, 120)]);
-        migrated.record_trades(&[trades(1..=1)]).unwrap();
-    }
-    let migrated = database(&folder);
-    assert_eq!(ids(&migrated, "A"), [1, 1]);
-    let version: i32 = migrated.connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
-    assert_eq!(version, 2);
 }
 
 #[test]

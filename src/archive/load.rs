@@ -255,6 +255,9 @@ impl Loaded {
             };
             add().map_err(|problem| format!("line {number}: {problem}"))?;
         }
+        if ticks.is_empty() && loaded.bars.is_empty() {
+            return Err("the file has no lines below its header".to_owned());
+        }
         for (symbol, ticks) in ticks {
             let bars = bars_of(ticks).map_err(|problem| format!("{symbol}: {problem}"))?;
             loaded.bars.insert((symbol, INTERVALS_S[0]), bars);
@@ -333,7 +336,7 @@ impl Cells<'_> {
         parse_time(text).ok_or_else(|| {
             format!(
                 "time: {text:?} cannot be read: expected one such as 2026-11-30T14:30:00Z or 2026-11-30 09:30:00-05:00, a \
-                 date, or a whole number of seconds, ms, us or ns since 1970"
+                 date, or seconds, ms, us or ns since 1970 with 10, 13, 16 or 19 digits"
             )
         })
     }
@@ -397,7 +400,7 @@ fn parse_time(text: &str) -> Option<u32> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         let number: u64 = text.parse().ok()?;
         let unit = match text.len() {
-            1..=10 => 1,
+            9 | 10 => 1,
             13 => 1_000,
             16 => 1_000_000,
             19 => 1_000_000_000,

@@ -23,7 +23,18 @@ fn times_are_read_in_the_forms_that_files_have() {
         assert_eq!(parse_time(text), Some(1_764_513_000), "{text}");
     }
     assert_eq!(parse_time("2025-11-30"), Some(1_764_513_000 - 52_200));
-    for text in ["", "now", "12345678901", "2025-11-30T14:30:00", "2025-13-01", "-5", "1e9", "99999999999999999999"] {
+    for text in [
+        "",
+        "0",
+        "20240501",
+        "now",
+        "12345678901",
+        "2025-11-30T14:30:00",
+        "2025-13-01",
+        "-5",
+        "1e9",
+        "99999999999999999999",
+    ] {
         assert_eq!(parse_time(text), None, "{text}");
     }
 }
@@ -68,6 +79,7 @@ fn invalid_files_are_refused_with_the_line_and_what_was_expected() {
     let bars = "time,open,high,low,close,volume,trades\n";
     for (text, symbol, interval_s, problem) in [
         ("", Some("A"), None, "the header has no time"),
+        ("time,price\n", Some("A"), None, "no lines below its header"),
         ("open,high,low,close\n", Some("A"), Some(60), "the header has no time"),
         ("time,open,high\n", Some("A"), Some(60), "neither bars nor trades"),
         ("time,open,high,low,close,price\n", Some("A"), Some(60), "neither bars nor trades"),

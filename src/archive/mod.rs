@@ -8,6 +8,7 @@
 //! | file | content |
 //! |---|---|
 //! | `database.rs` | the file, a SQLite database |
+//! | `trade_table.rs` | the trades in it |
 //! | `thread.rs` | the thread |
 //! | `trades.rs` | what it does with the newest trades |
 //! | `load.rs` | `tickcast archive`: bars and trades of files |
@@ -18,12 +19,13 @@
 mod database;
 pub mod load;
 mod thread;
+mod trade_table;
 mod trades;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
@@ -85,6 +87,7 @@ pub struct Archive {
     lost: AtomicU64,
     trades_lost: AtomicU64,
     failures: AtomicU64,
+    is_failing: AtomicBool,
 }
 
 /// Counts of an archive.
@@ -107,7 +110,7 @@ impl Archive {
         let (requests, received) = bounded(WAITING_MAX);
         let zero = AtomicU64::default;
         let (bytes, written, lost, trades_lost, failures) = (zero(), zero(), zero(), zero(), zero());
-        (Self { requests, bytes, written, lost, trades_lost, failures }, received)
+        (Self { requests, bytes, written, lost, trades_lost, failures, is_failing: AtomicBool::new(false) }, received)
     }
 
     /// Asks for bars. The answer comes over the channel, or its end: the thread has ended. `None`: too many wait.
@@ -124,6 +127,11 @@ impl Archive {
     pub fn stop(&self) {
         // It has ended, if there is no receiver.
         drop(self.requests.send(Request::Stop));
+    }
+
+    /// True if the file could not be read or written when that was tried last.
+    pub fn is_failing(&self) -> bool {
+        self.is_failing.load(Ordering::Relaxed)
     }
 
     pub fn counts(&self) -> ArchiveCounts {

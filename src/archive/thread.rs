@@ -157,6 +157,9 @@ impl Worker {
 
     /// Looks at the file.
     fn look(&mut self) {
+        if !self.parts.database.is_in_place() {
+            self.reopen();
+        }
         let version = self.parts.database.version();
         self.count_failure("read", version.as_ref().err());
         if let Ok(version) = version
@@ -171,6 +174,22 @@ impl Worker {
         if let Ok(bytes) = self.parts.database.bytes() {
             // Relaxed, here and below: see `Archive::counts`.
             self.archive.bytes.store(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Begins another file in place of one that was moved or removed.
+    fn reopen(&mut self) {
+        match Database::open(self.parts.database.path()) {
+            Ok(database) => {
+                self.parts.database = database;
+                self.version = None;
+                self.archive.failures.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(
+                    "archive: the file was moved or removed while the server runs: another one is begun, without the bars \
+                     of before"
+                );
+            }
+            Err(problem) => self.count_failure("begun anew", Some(&problem)),
         }
     }
 
@@ -213,10 +232,12 @@ impl Worker {
     pub(super) fn count_failure(&mut self, done: &str, problem: Option<&String>) {
         let Some(problem) = problem else {
             if done == "written" && std::mem::take(&mut self.has_failed) {
+                self.archive.is_failing.store(false, Ordering::Relaxed);
                 tracing::info!("archive: the file is written again");
             }
             return;
         };
+        self.archive.is_failing.store(true, Ordering::Relaxed);
         self.archive.failures.fetch_add(1, Ordering::Relaxed);
         if !std::mem::replace(&mut self.has_failed, true) {
             tracing::error!("archive: the file cannot be {done}: {problem}: tried again every few seconds");

@@ -207,7 +207,10 @@ impl Bars {
                 let found = query.find(&row.series[level], &self.holes);
                 let is_seeded = self.kept.is_none() || row.seeded != Seeded::Never;
                 let holes = row.loads.iter().fold(found.holes, |holes, load| kept::without(&holes, *load));
-                FoundBars { exponents: row.exponents, is_seeded, holes, ..found }
+                // With an archive nothing is dropped.
+                let oldest_s = self.kept.as_ref().map_or(found.since_s, |_| row.series[level].archive_since_s());
+                let since_s = found.since_s.min(oldest_s);
+                FoundBars { since_s, exponents: row.exponents, is_seeded, holes, ..found }
             }
             // It had no record, or all of them were lost.
             None => FoundBars {

@@ -121,6 +121,8 @@ pub(super) struct Series {
     changed_s: u32,
     /// The archive has older bars than these.
     has_older: bool,
+    /// From this second on there are bars, in memory or in the archive.
+    archive_since_s: u32,
 }
 
 /// No bar has changed.
@@ -128,7 +130,14 @@ const UNCHANGED: u32 = u32::MAX;
 
 impl Series {
     pub(super) fn new(began_s: u32) -> Self {
-        Self { bars: VecDeque::new(), since_s: began_s, is_new: true, changed_s: UNCHANGED, has_older: false }
+        Self {
+            bars: VecDeque::new(),
+            since_s: began_s,
+            is_new: true,
+            changed_s: UNCHANGED,
+            has_older: false,
+            archive_since_s: began_s,
+        }
     }
 
     pub(super) fn bars(&self) -> &VecDeque<Bar> {
@@ -145,6 +154,10 @@ impl Series {
 
     pub(super) fn bytes(&self) -> usize {
         self.bars.capacity() * size_of::<Bar>()
+    }
+
+    pub(super) fn archive_since_s(&self) -> u32 {
+        self.archive_since_s
     }
 
     pub(super) fn has_older(&self) -> bool {
@@ -214,6 +227,7 @@ impl Series {
         let dropped = bars.drain(..more).filter(|bar| bar.time_s >= self.changed_s).collect();
         bars.shrink_to_fit();
         self.has_older = known.has_older || more > 0;
+        self.archive_since_s = since_s;
         self.since_s = if self.has_older { bars.front().map_or(since_s, |bar| bar.time_s) } else { since_s };
         self.is_new &= bars.is_empty();
         self.bars = bars;

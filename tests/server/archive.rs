@@ -155,6 +155,8 @@ fn what_is_loaded_is_served_by_the_running_server() {
     let directory: Value = serde_json::from_str(&server.get("/v1/instruments").text()).expect("JSON");
     assert_eq!(directory["instruments"][0]["bars_since"], json!(BEGIN_S), "{directory}");
     assert_eq!(directory["instruments"][1]["bars_since"], json!(null), "{directory}");
+    let newest = bars(&server, "A?interval_s=60&limit=1");
+    assert_eq!(newest["since"], json!(BEGIN_S), "also where memory has the answer");
     let middle = bars(&server, &format!("A?interval_s=900&limit=2&to={}", BEGIN_S + 1800));
     assert_eq!(middle["close"], json!(["15.250", "30.250"]));
     assert_eq!(middle["trades"], json!([15, 15]));
@@ -181,6 +183,40 @@ fn loaded_trades_become_bars_of_every_length_and_again_the_same() {
     let values =
         ["open", "high", "low", "close", "volume"].map(|name| day[name][0].as_str().expect("a text").to_owned());
     assert_eq!(values, ["1.50", "1.75", "1.25", "1.25", "3.5"]);
+}
+
+#[test]
+fn file_that_is_removed_is_begun_anew_and_one_that_cannot_be_read_is_a_warning() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, mut publisher) = start(folder.path());
+    publisher.publish(&[trade(1, 100)]);
+    wait_for(&server, "A", |found| trades_of(found) == 1);
+    let file = folder.path().join("bars.sqlite");
+    for name in ["bars.sqlite", "bars.sqlite-wal", "bars.sqlite-shm"] {
+        std::fs::remove_file(folder.path().join(name)).expect("it is there");
+    }
+    server.wait_for_metric("tickcast_archive_failures_total", |failures| failures > 0);
+    assert!(file.exists());
+    publisher.publish(&[trade(1, 100)]);
+    wait_for(&server, "A", |found| trades_of(found) == 2);
+    let exit = server.stop(Signal::TERM);
+    assert!(exit.code == Some(0) && exit.stderr.contains("the file was moved or removed"), "{}", exit.stderr);
+    let (output, is_listed) = archive(folder.path(), &["list"]);
+    assert!(is_listed && output.contains("A,1,"), "{output}");
+
+    let (server, _publisher) = start(folder.path());
+    let table = rusqlite::Connection::open(&file).expect("a database");
+    table.execute_batch("ALTER TABLE runs RENAME TO others").expect("it is there");
+    let deadline = Instant::now() + DEADLINE;
+    while !server.get("/readyz").text().contains("the archive of bars cannot be read or written") {
+        assert!(Instant::now() < deadline, "{}", server.get("/readyz").text());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    table.execute_batch("ALTER TABLE others RENAME TO runs").expect("it is there");
+    while server.get("/readyz").text().contains("warnings") {
+        assert!(Instant::now() < deadline, "{}", server.get("/readyz").text());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
