@@ -455,7 +455,10 @@ fn bars_that_leave_memory_before_they_were_written_are_kept_for_the_archive() {
     let mut bars = Bars::new(1, u64::from(BEGAN_S) * SECOND_NS).with_archive(&[]);
     bars.fold(&definition(BEGAN_S));
     bars.take_unseeded(9);
-    bars.seed((1, "A", (0, 0)), Default::default(), Vec::new());
+    // A server that was killed has not written these minutes.
+    let minutes = [5, 4, 3, 2, 1].map(|ago| BEGAN_S - 60 * ago);
+    bars.seed((1, "A", (0, 0)), known(60, &minutes, Some(minutes[0])), Vec::new());
+    assert_eq!(to_write(&mut bars, BEGAN_S), minutes.map(|minute_s| (60, minute_s, 5)));
     fold(&mut bars, &(0..5).map(|nth| trade(f64::from(BEGAN_S + nth), 1, 1, 1)).collect::<Vec<_>>());
     assert!(bars.find(1, &query(1)).has_older);
     let written = to_write(&mut bars, BEGAN_S + 5);
