@@ -330,6 +330,8 @@ mod tests {
         let failure = outcome(&long, &"secret ".repeat(20)).unwrap_err();
         assert_eq!(failure, PostFailure::Unreadable("the answer has more than 100 bytes".to_owned()));
         let endless = server(LONG, |mut stream| {
+            // An answer before the request is none.
+            request(&mut BufReader::new(stream.try_clone().unwrap()));
             let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
             let _ = stream.write_all(head);
             while stream.write_all(b"10\r\n0123456789abcdef\r\n").is_ok() {}
