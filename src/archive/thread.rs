@@ -51,6 +51,8 @@ pub(super) struct Worker {
     pub(super) archive: Arc<Archive>,
     began_s: u32,
     unwritten: Vec<StoredBar>,
+    /// Bars of those that were too many.
+    dropped: u64,
     pub(super) unwritten_trades: Vec<StoredTrades>,
     /// The last write failed: one line of the log for all failures in a row.
     has_failed: bool,
@@ -82,6 +84,7 @@ impl Worker {
             parts,
             archive,
             unwritten: Vec::new(),
+            dropped: 0,
             unwritten_trades: Vec::new(),
             has_failed: false,
         }
@@ -200,17 +203,17 @@ impl Worker {
                 let mut bars = self.parts.store.lock_for_archive();
                 (bars.take_changed(now_s, ROWS_AT_ONCE, &mut self.unwritten), bars.unwritten())
             };
-            self.archive.lost.fetch_max(lost, Ordering::Relaxed);
-            if self.unwritten.len() >= WRITTEN_AT_ONCE || !has_more {
-                self.commit();
-            }
-            if !has_more {
+            self.archive.lost.store(lost + self.dropped, Ordering::Relaxed);
+            let is_due = self.unwritten.len() >= WRITTEN_AT_ONCE || !has_more;
+            // What was not taken stays in memory: each attempt may take as long as another program has the file.
+            if is_due && !self.commit() || !has_more {
                 return;
             }
         }
     }
 
-    fn commit(&mut self) {
+    /// Writes what was taken. False if that failed.
+    fn commit(&mut self) -> bool {
         let (truncated_s, holes) = self.parts.store.lock_for_archive().take_truncation();
         let now_s = self.complete_s();
         let run = (self.began_s.min(now_s), now_s);
@@ -219,14 +222,15 @@ impl Worker {
         if written.is_ok() {
             self.archive.written.fetch_add(self.unwritten.len() as u64, Ordering::Relaxed);
             self.unwritten.clear();
-            return;
+            return true;
         }
         if let Some(last_s) = truncated_s {
             self.parts.store.lock_for_archive().step_back_again(last_s);
         }
         let surplus = self.unwritten.len().saturating_sub(UNWRITTEN_MAX);
         self.unwritten.drain(..surplus);
-        self.archive.lost.fetch_add(surplus as u64, Ordering::Relaxed);
+        self.dropped += surplus as u64;
+        false
     }
 
     pub(super) fn count_failure(&mut self, done: &str, problem: Option<&String>) {

@@ -338,7 +338,7 @@ mod tests {
         });
         assert_eq!(outcome(&endless, "secret").unwrap_err(), failure);
         let cut = server(LONG, |mut stream| {
-            // A rest that nobody has read would make the end a reset, which may overtake the answer.
+            // The kernel resets a connection that is closed with unread bytes, and the client may see that first.
             request(&mut BufReader::new(stream.try_clone().unwrap()));
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nsecret");
         });
